@@ -1,0 +1,1 @@
+"""The configs: data only, one file a stage."""

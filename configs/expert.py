@@ -1,0 +1,45 @@
+"""VQ-lip expert: five frames of the lower half against their sound (paper III-C).
+
+    python -m swaptalk_jax.train --config=configs/expert.py
+
+Needs: code shards (swaptalk_jax.encode), the VQGAN.
+"""
+
+from configs import common
+
+
+def get_config(size=""):
+    size = common.size_name(size)
+    c = common.config("expert", size)
+    common.needs(c, "data", "vqgan", "codes")
+    c.frozen = {"vqgan": f"{c.root}/vqgan"}
+    c.model = {
+        "expert": {
+            "paper": net(width=128, multipliers=(1, 2, 4, 4), audio_width=512, embed_dim=512),
+            "small": net(width=48, multipliers=(1, 2, 4), audio_width=192, embed_dim=256),
+            "tiny": net(width=32, multipliers=(1, 2, 4), audio_width=128, embed_dim=128),
+            "micro": net(width=8, multipliers=(1, 2), audio_width=16, embed_dim=16),
+        }[size]
+    }
+    c.loss = {}
+    c.optimizer.default = common.adam(1e-4 if size == "paper" else 1e-3, warmup=50, clip=1.0)
+    c.optimizer.default.decay = size != "paper"
+    c.train.update(
+        {
+            "paper": {"steps": 200_000, "batch_size": 256, "eval_batch_size": 256},
+            "small": {"steps": 2000, "batch_size": 64, "eval_batch_size": 64},
+            "tiny": {"steps": 1000, "batch_size": 64, "eval_batch_size": 64},
+            "micro": {"steps": 4, "batch_size": 4, "eval_batch_size": 4},
+        }[size]
+    )
+    return c
+
+
+def net(width, multipliers, audio_width, embed_dim):
+    """The two encoders' numbers."""
+    return {
+        "width": width,
+        "multipliers": multipliers,
+        "audio_width": audio_width,
+        "embed_dim": embed_dim,
+    }

@@ -1,0 +1,48 @@
+"""Face swapping in the latent space, learned from a proxy swapper (paper III-B, eq. 7-10).
+
+    python -m swaptalk_jax.train --config=configs/swap.py
+
+Needs: code shards with triples (swaptalk_jax.encode), the VQGAN, the recogniser.
+"""
+
+from configs import common
+
+
+def get_config(size=""):
+    size = common.size_name(size)
+    c = common.config("swap", size)
+    common.needs(c, "data", "identity", "vqgan", "codes")
+    c.frozen = {"vqgan": f"{c.root}/vqgan", "recogniser": f"{c.root}/identity"}
+    c.model = {
+        "swap": {
+            "paper": net(blocks=8, width=512, heads=8, embed_dim=256, grid=(32, 32)),
+            "small": net(blocks=6, width=192, heads=6, embed_dim=64, grid=(16, 16)),
+            "tiny": net(blocks=4, width=128, heads=4, embed_dim=64, grid=(16, 16)),
+            "micro": net(blocks=1, width=16, heads=2, embed_dim=16, grid=(16, 16)),
+        }[size]
+    }
+    c.loss = {"proxy": 1.0, "id_source": 0.5, "id_result": 0.5}
+    c.optimizer.default = common.adam(1e-4, warmup=1000)  # post-norm needs the warm-up
+    if size != "paper":
+        c.optimizer.default = common.adam(1e-3, warmup=100, clip=1.0, decay=True)
+    c.train.update(
+        {
+            "paper": {"steps": 200_000, "batch_size": 8, "eval_batch_size": 16},
+            "small": {"steps": 2000, "batch_size": 8, "eval_batch_size": 16},
+            "tiny": {"steps": 800, "batch_size": 8, "eval_batch_size": 16},
+            "micro": {"steps": 4, "batch_size": 2, "eval_batch_size": 2},
+        }[size]
+    )
+    return c
+
+
+def net(blocks, width, heads, embed_dim, grid):
+    """A transformer whose feed-forward width is 4 x its width."""
+    return {
+        "blocks": blocks,
+        "width": width,
+        "heads": heads,
+        "ffn_width": 4 * width,
+        "embed_dim": embed_dim,
+        "grid": grid,
+    }

@@ -1,0 +1,58 @@
+"""Lip-sync in the latent space (paper III-C, eq. 11-16).
+
+    python -m swaptalk_jax.train --config=configs/sync.py
+
+Needs: code shards (swaptalk_jax.encode), the VQGAN, the expert. The swap module is no input of
+this training but of what follows it, so `:tiny` builds it on the way.
+"""
+
+from configs import common
+
+
+def get_config(size=""):
+    size = common.size_name(size)
+    c = common.config("sync", size)
+    common.needs(c, "data", "identity", "vqgan", "codes", "expert", "swap")
+    if size in ("paper", "small"):
+        common.needs(c, "data", "vqgan", "codes", "expert")
+    c.frozen = {"vqgan": f"{c.root}/vqgan", "expert": f"{c.root}/expert"}
+    c.model = {
+        "warp": {
+            "paper": {"width": 128},
+            "small": {"width": 48},
+            "tiny": {"width": 32},
+            "micro": {"width": 8},
+        }[size],
+        "unet": {
+            "paper": net(192, (1, 2, 4), 2, (1, 2), 8, 512, 256),
+            "small": net(64, (1, 2, 2), 1, (1, 2), 4, 128, 64),
+            "tiny": net(64, (1, 2), 1, (0, 1), 4, 96, 64),
+            "micro": net(8, (1, 2), 1, (1,), 2, 16, 16),
+        }[size],
+    }
+    c.loss = {"code": 1.0, "sync": 0.03}
+    c.optimizer.default = common.adam(1e-4)
+    if size != "paper":
+        c.optimizer.default = common.adam(1e-3, warmup=50, clip=1.0, decay=True)
+    c.train.update(
+        {
+            "paper": {"steps": 200_000, "batch_size": 20, "eval_batch_size": 20},
+            "small": {"steps": 2000, "batch_size": 8, "eval_batch_size": 16},
+            "tiny": {"steps": 800, "batch_size": 8, "eval_batch_size": 16},
+            "micro": {"steps": 4, "batch_size": 2, "eval_batch_size": 2},
+        }[size]
+    )
+    return c
+
+
+def net(width, multipliers, blocks, attention_levels, heads, context_width, embed_dim):
+    """The latent-diffusion UNet's numbers."""
+    return {
+        "width": width,
+        "multipliers": multipliers,
+        "blocks": blocks,
+        "attention_levels": attention_levels,
+        "heads": heads,
+        "context_width": context_width,
+        "embed_dim": embed_dim,
+    }

@@ -1,0 +1,83 @@
+"""VQGAN: one shared encoder on each half of the face, two codebooks, one decoder (paper III-A).
+
+    python -m swaptalk_jax.train --config=configs/vqgan.py
+
+Needs: face shards, the recogniser. `config.frozen.vgg` names VGG16's weights (torchvision, as
+safetensors) for the perceptual loss; without it, edge maps stand in for VGG's features.
+The paper's f = 8 variant: --config.model.vqgan.multipliers="(1, 1, 2, 4)".
+"""
+
+from configs import common
+
+
+def get_config(size=""):
+    size = common.size_name(size)
+    c = common.config("vqgan", size)
+    common.needs(c, "data", "identity")
+    c.frozen = {"recogniser": f"{c.root}/identity", "vgg": ""}
+    c.model = {
+        "vqgan": {
+            "paper": {
+                "width": 128,
+                "multipliers": (1, 1, 2, 2, 4),
+                "blocks": 2,
+                "attention": True,
+                "embed_dim": 256,
+                "codes": 2048,
+                "remat": True,
+            },
+            "small": net(width=32, multipliers=(1, 2, 2, 4), embed_dim=64, codes=1024),
+            "tiny": net(width=24, multipliers=(1, 2, 4), embed_dim=64, codes=512),
+            "micro": net(width=8, multipliers=(1, 2), embed_dim=16, codes=32),
+        }[size],
+        "discriminator": {
+            "paper": {"width": 64, "layers": 3},
+            "small": {"width": 32, "layers": 2},
+            "tiny": {"width": 16, "layers": 2},
+            "micro": {"width": 8, "layers": 1},
+        }[size],
+    }
+    steps = {"paper": 500_000, "small": 2000, "tiny": 1000, "micro": 4}[size]
+    c.loss = {
+        "perceptual": 1.0,
+        "vq": 1.0,
+        "beta": 0.25,
+        "id": 0.1,
+        "adversarial": 0.8,
+        "adversarial_start": steps // 10,
+        "restart_after": 1000 if size == "paper" else 20,
+    }
+    # 4.5e-6 x global batch, as in taming-transformers; the small sizes train for minutes.
+    lr = 4.5e-6 * 12 if size == "paper" else 1e-3
+    c.optimizer = {
+        "default": common.adam(lr, b1=0.5, b2=0.9),
+        "constant": ("code_age",),
+    }
+    if size != "paper":
+        c.optimizer.default = common.adam(lr, b1=0.5, b2=0.9, warmup=50, clip=1.0, decay=True)
+        c.optimizer.discriminator = common.adam(2e-4, b1=0.5, b2=0.9)
+        c.loss.adversarial = 0.05  # a picture of 64 px has no texture for a critic to ask for
+        c.loss.adversarial_start = steps * 8 // 10
+    c.train.update(
+        {"batch_size": 12, "eval_batch_size": 16}
+        if size == "paper"
+        else {
+            "batch_size": 8 if size != "micro" else 2,
+            "eval_batch_size": 16 if size != "micro" else 2,
+        },
+        steps=steps,
+    )
+    return c
+
+
+def net(width, multipliers, embed_dim, codes):
+    """A small VQGAN: one block a level, no attention (its grid is small, its time short)."""
+    return {
+        "width": width,
+        "multipliers": multipliers,
+        "blocks": 1,
+        "attention": False,
+        "embed_dim": embed_dim,
+        "codes": codes,
+        "remat": False,
+    }

@@ -1,0 +1,1 @@
+"""Media in, face shards out; nothing here imports jax: workers must not touch accelerators."""

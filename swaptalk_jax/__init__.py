@@ -1,0 +1,1 @@
+"""Networks, stages, training and inference of SwapTalk."""

@@ -1,0 +1,135 @@
+"""Orbax checkpoints of a run, and finished networks as safetensors: the only file that knows both.
+
+A run's folder holds `checkpoints/` (training states, for resume) and, once it has ended,
+`params.safetensors` with `config.json` beside it (what later stages and export read).
+"""
+
+import hashlib
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+from absl import logging
+from flax import traverse_util
+from orbax.checkpoint import v1 as ocp
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+
+from swaptalk_jax import writer
+
+PARAMS = "params.safetensors"
+CONFIG = "config.json"
+
+
+class CheckpointError(ValueError):
+    """A missing or unfit checkpoint, in one line."""
+
+
+class Checkpoints:
+    """Training states of one run under `<workdir>/checkpoints`, the newest `keep` of them."""
+
+    def __init__(self, workdir, keep=2):
+        logging.set_verbosity(logging.WARNING)  # Orbax tells of every file it opens
+        # Checkpointer decides by itself which steps to save; the loop decides here.
+        self.checkpointer = ocp.training.Checkpointer(
+            Path(workdir).absolute() / "checkpoints",
+            preservation_policy=ocp.training.preservation_policies.LatestN(keep),
+            save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
+            cleanup_tmp_directories=True,
+        )
+
+    def latest(self):
+        """Step of the newest whole checkpoint, or None."""
+        newest = self.checkpointer.latest
+        return None if newest is None else newest.step
+
+    def save(self, step, state):
+        """Starts saving in the background; a step that is already there is left alone."""
+        if self.latest() != step:
+            self.checkpointer.save_async(step, state)
+
+    def restore(self, step, like):
+        """The state of a step, laid out like `like` (ShapeDtypeStructs with shardings)."""
+        try:
+            return self.checkpointer.load(step, like)
+        except (ValueError, KeyError) as error:
+            raise CheckpointError(
+                f"{self.checkpointer.directory}: step {step} does not fit this config "
+                f"({str(error).splitlines()[0][:200]}); use another --config.workdir or delete it"
+            ) from error
+
+    def close(self):
+        """Waits for saves under way."""
+        self.checkpointer.wait()
+        self.checkpointer.close()
+
+
+def save_network(folder, params, config):
+    """Writes params (nested dict of arrays) and config (dict) as a finished network."""
+    flat = traverse_util.flatten_dict(jax.tree.map(np.asarray, params), sep="/")
+    writer.replace(Path(folder) / CONFIG, json.dumps(config, indent=1).encode())
+    # The parameters come last: where they stand, the network is whole.
+    writer.replace(
+        Path(folder) / PARAMS, save({k: np.array(v, order="C") for k, v in flat.items()})
+    )
+
+
+def finished_steps(folder):
+    """Steps of the stage that has ended in this folder; 0 where none has."""
+    if not (Path(folder) / PARAMS).exists():
+        return 0
+    return load_config(folder)["train"]["steps"]
+
+
+def claim(workdir, config):
+    """Marks a run's folder with its config (a ConfigDict) and returns it as a plain dict.
+
+    Raises CheckpointError where another config has begun a run in the folder.
+    """
+    plain = json.loads(config.to_json())
+    if (Path(workdir) / CONFIG).exists():
+        before = load_config(workdir)
+        differ = [k for k in ("stage", "seed", "model", "data") if before.get(k) != plain[k]]
+        if differ:
+            raise CheckpointError(
+                f"{workdir} holds a run whose config differs in {', '.join(differ)}; delete it or "
+                "name another folder with --config.workdir"
+            )
+    writer.replace(Path(workdir) / CONFIG, json.dumps(plain, indent=1).encode())
+    return plain
+
+
+def described(shapes, sharding):
+    """ShapeDtypeStructs of a state, laid out by one sharding."""
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes)
+
+
+def load_config(folder):
+    """The config (dict) that made the network or bundle in `folder`."""
+    path = Path(folder) / CONFIG
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: no readable config ({error})") from error
+
+
+def load_network(folder, name=PARAMS):
+    """(params nested dict of NumPy arrays, config dict) of a finished network."""
+    path = Path(folder) / name
+    if not path.exists():
+        raise CheckpointError(f"{path}: no such network; finish training this stage first")
+    try:
+        flat = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: not a whole safetensors file ({error})") from error
+    return traverse_util.unflatten_dict(flat, sep="/"), load_config(folder)
+
+
+def fingerprint(params):
+    """16 hex digits that name parameters by their values."""
+    digest = hashlib.sha256()
+    for key, value in sorted(traverse_util.flatten_dict(params, sep="/").items()):
+        digest.update(key.encode())
+        digest.update(np.ascontiguousarray(value).tobytes())
+    return digest.hexdigest()[:16]

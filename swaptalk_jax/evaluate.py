@@ -1,0 +1,92 @@
+"""How good is a bundle, on people whom training never saw?
+
+    python -m swaptalk_jax.evaluate --bundle=runs/tiny/bundle --data=runs/tiny/data \
+        --codes=runs/tiny/codes --out=runs/tiny
+
+Writes evaluation.json (all numbers) and report.html (numbers, pictures, loss curves) into --out.
+What a number means stands in measures.py.
+"""
+
+import json
+import operator
+import time
+from pathlib import Path
+
+from absl import app, flags
+
+from data_pipelines import records
+from swaptalk_jax import checkpoints, measures, pipeline, report, validation, writer
+
+# What a bundle must reach to be worth showing. The words of a tiny bundle are no benchmark: these
+# bounds say that every stage has learned its task.
+THRESHOLDS = {
+    "vqgan/psnr": (">=", 25.0),  # dB
+    "vqgan/codes_used_upper": (">=", 0.5),
+    "vqgan/codes_used_lower": (">=", 0.5),
+    "expert/accuracy": (">=", 0.9),
+    "swap/id_retrieval": (">=", 0.9),
+    "sync/mouth_error_ratio": ("<=", 0.5),
+}
+COMPARE = {">=": operator.ge, "<=": operator.le}
+
+
+def evaluate(pipe, data, codes):
+    """(evaluation dict, pictures for the report) of a pipeline.SwapTalk on the split "val".
+
+    data: root of frames and triples; codes: root of codes and swaps, made by the bundle's VQGAN.
+    Raises RecordError where a set is missing or does not belong to the bundle.
+    """
+    began = time.monotonic()
+    split = validation.Validation(pipe, data, codes)
+    numbers, examples, pictures = {}, {}, {}
+    for measure in measures.ALL:
+        for known, new in zip((numbers, examples, pictures), measure(pipe, split), strict=True):
+            known |= new
+    checked = {
+        name: {
+            "value": numbers[name],
+            "bound": f"{sign} {bound:g}",
+            "passed": bool(COMPARE[sign](numbers[name], bound)),
+        }
+        for name, (sign, bound) in THRESHOLDS.items()
+    }
+    return numbers | {
+        "thresholds": checked,
+        "passed": all(check["passed"] for check in checked.values()),
+        "examples": examples,
+        "bundle": {k: pipe.config[k] for k in ("size", "image_size", "vqgan", "model", "steps")},
+        "seconds": round(time.monotonic() - began, 1),
+    }, pictures
+
+
+def main(_):
+    """Command line."""
+    c = flags.FLAGS
+    out = Path(c.out)
+    try:
+        pipe = pipeline.SwapTalk(c.bundle, c.batch_size)
+        evaluation, pictures = evaluate(pipe, c.data, c.codes)
+        writer.replace(out / "evaluation.json", json.dumps(evaluation, indent=1).encode())
+        page = report.page(evaluation, pictures, Path(c.workdir or out), c.clip)
+        writer.replace(out / "report.html", page.encode())
+    except (checkpoints.CheckpointError, records.RecordError) as error:
+        raise SystemExit(f"[evaluate] {error}") from error
+    for name, check in evaluation["thresholds"].items():
+        verdict = "pass" if check["passed"] else "FAIL"
+        print(f"[evaluate] {verdict}  {name:26} {check['value']:8.3f}  {check['bound']}")
+    print(f"[evaluate] {out}/evaluation.json and report.html, in {evaluation['seconds']} s")
+    if c.require and not evaluation["passed"]:
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("bundle", None, "Folder that swaptalk_jax.export wrote.")
+    flags.DEFINE_string("data", None, "Root of frames, clips and triples (data_pipelines.build).")
+    flags.DEFINE_string("codes", None, "Root of codes and swaps (swaptalk_jax.encode).")
+    flags.DEFINE_string("out", None, "Folder for evaluation.json and report.html.")
+    flags.DEFINE_string("workdir", None, "Folder of the stages' runs, for curves; default: --out.")
+    flags.DEFINE_string("clip", None, "A video to show in the report, as infer writes it.")
+    flags.DEFINE_bool("require", False, "Exit with 1 where a number misses its bound.")
+    flags.DEFINE_integer("batch_size", 16, "Examples that are worked on at once.", lower_bound=1)
+    flags.mark_flags_as_required(["bundle", "data", "codes", "out"])
+    app.run(main)

@@ -1,0 +1,204 @@
+"""Checkpoints -> one inference bundle: `python -m swaptalk_jax.export --workdir=W --out=BUNDLE`.
+
+A bundle is a folder of safetensors files, one per stage, and `config.json`, which holds the
+networks' numbers, the sha256 of every file and the fingerprint of the VQGAN whose codes the other
+networks speak. Nothing else of a run is needed to infer or evaluate.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from pathlib import Path
+
+import jax
+import numpy as np
+from absl import app, flags
+from flax import traverse_util
+from safetensors.numpy import load as parse_safetensors
+from safetensors.numpy import save as to_safetensors
+
+from data_pipelines import audio, records
+from swaptalk_jax import checkpoints
+
+FORMAT, VERSION = "swaptalk-bundle", 1
+# File of the bundle -> stage that trained it and the networks it holds.
+FILES = {
+    "vqgan": ("vqgan", ("vqgan",)),
+    "recogniser": ("identity", ("recogniser",)),
+    "expert": ("expert", ("expert",)),
+    "swap": ("swap", ("swap",)),
+    "sync": ("sync", ("warp", "unet")),
+}
+NOTICE = (
+    "What this bundle makes is generated media. Mark it as such wherever it is shown, and use a "
+    "person's face or voice only with that person's consent."
+)
+
+
+def export(workdir, out):
+    """Writes the bundle of the five finished stages below `workdir`; returns its config (dict).
+
+    The folder `out` appears whole or not at all; a bundle that was there is replaced.
+    Raises CheckpointError: a stage is not finished, or was trained on another VQGAN's codes.
+    """
+    workdir, out = Path(workdir), Path(out)
+    if out.exists() and any(out.iterdir()) and not (out / checkpoints.CONFIG).exists():
+        raise checkpoints.CheckpointError(f"{out} holds other files; name a new folder for --out")
+    stages = {stage: _finished(workdir / stage) for stage, _ in FILES.values()}
+    networks = {
+        name: {network: stages[stage][0][network] for network in parts}
+        for name, (stage, parts) in FILES.items()
+    }
+    fingerprint = checkpoints.fingerprint(networks["vqgan"]["vqgan"])
+    for stage in ("expert", "swap", "sync"):
+        _check_vqgan(workdir / stage, stages[stage][1], fingerprint)
+    blobs = {
+        f"{name}.safetensors": to_safetensors(
+            {
+                key: np.array(value, order="C")
+                for key, value in traverse_util.flatten_dict(tree, sep="/").items()
+            }
+        )
+        for name, tree in networks.items()
+    }
+    config = _described({stage: config for stage, (_, config) in stages.items()}, fingerprint)
+    config["sha256"] = {name: hashlib.sha256(blob).hexdigest() for name, blob in blobs.items()}
+    _publish(out, blobs | {checkpoints.CONFIG: json.dumps(config, indent=1).encode()})
+    return config
+
+
+def load(folder):
+    """(params: {network: nested dict of NumPy arrays}, config dict) of a bundle.
+
+    Raises CheckpointError: not a bundle, a file is missing, or its bytes are not those that
+    `export` wrote.
+    """
+    folder = Path(folder)
+    if not (folder / checkpoints.CONFIG).is_file():
+        raise checkpoints.CheckpointError(
+            f"{folder}: no bundle here; make one with "
+            f"python -m swaptalk_jax.export --workdir=runs/<size> --out={folder}"
+        )
+    config = checkpoints.load_config(folder)
+    if config.get("format") != FORMAT or config.get("version") != VERSION:
+        raise checkpoints.CheckpointError(
+            f"{folder}: is not a bundle of version {VERSION}; export it again"
+        )
+    params = {}
+    for name, digest in config["sha256"].items():
+        try:
+            blob = (folder / name).read_bytes()
+        except OSError as error:
+            raise checkpoints.CheckpointError(
+                f"{folder / name}: cannot be read ({error.strerror}); export or copy it again"
+            ) from error
+        if hashlib.sha256(blob).hexdigest() != digest:
+            raise checkpoints.CheckpointError(
+                f"{folder / name}: its bytes are not those of config.json (changed, or cut off); "
+                "export or copy the bundle again"
+            )
+        params |= traverse_util.unflatten_dict(parse_safetensors(blob), sep="/")
+    return params, config
+
+
+def _finished(folder):
+    """(params, config) of a stage that has all its steps."""
+    if not checkpoints.finished_steps(folder):
+        raise checkpoints.CheckpointError(
+            f"{folder}: this stage is not finished; train it with "
+            f"python -m swaptalk_jax.train --config=configs/{folder.name}.py"
+        )
+    return checkpoints.load_network(folder)
+
+
+def _check_vqgan(folder, config, fingerprint):
+    """Refuses a stage whose codes, or whose frozen VQGAN, are not those of the bundled VQGAN."""
+    found = {}
+    try:
+        found["its codes"] = records.metadata(config["data"]["root"], "codes").get("fingerprint")
+    except records.RecordError:
+        pass  # the codes may have been moved since; the frozen VQGAN still tells
+    frozen = Path(config["frozen"]["vqgan"])
+    if checkpoints.finished_steps(frozen):
+        params = checkpoints.load_network(frozen)[0]
+        found["its frozen VQGAN"] = checkpoints.fingerprint(params["vqgan"])
+    if not found:
+        raise checkpoints.CheckpointError(
+            f"{folder}: cannot tell which VQGAN it was trained on, since neither "
+            f"{config['data']['root']} nor {frozen} is here; export in the folder it was trained in"
+        )
+    for what, other in found.items():
+        if other != fingerprint:
+            raise checkpoints.CheckpointError(
+                f"{folder}: was trained on another VQGAN ({what}: {other}, to be bundled: "
+                f"{fingerprint}); encode again and train this stage again"
+            )
+
+
+def _described(configs, fingerprint):
+    """The bundle's config, less the digests, from the stages' configs."""
+    model = {
+        network: configs[stage]["model"][network]
+        for stage, networks in FILES.values()
+        for network in networks
+    }
+    data = configs["sync"]["data"]
+    factor = 2 ** (len(model["vqgan"]["multipliers"]) - 1)
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "notice": NOTICE,
+        "size": configs["sync"]["size"],
+        "image_size": model["swap"]["grid"][0] * factor,
+        "grid": model["swap"]["grid"],
+        "audio": {
+            "features": data["features"],
+            "width": audio.FEATURES[data["features"]][1],
+            "context": data["context"],
+            "window": data["window"],
+        },
+        "vqgan": fingerprint,
+        "model": model,
+        "steps": {stage: config["train"]["steps"] for stage, config in configs.items()},
+    }
+
+
+def _publish(out, files):
+    """Puts {name: bytes} at `out` as a whole folder, in place of one that is there."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    part = out.with_name(f".{out.name}-{uuid.uuid4().hex[:12]}")  # two exports never share it
+    old = part.with_name(f"{part.name}-old")
+    try:
+        part.mkdir()
+        for name, data in files.items():
+            (part / name).write_bytes(data)
+        if out.exists():
+            os.replace(out, old)
+        os.replace(part, out)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def main(_):
+    """Command line."""
+    jax.config.update("jax_platforms", "cpu")  # nothing is computed; leave accelerators to others
+    try:
+        config = export(flags.FLAGS.workdir, flags.FLAGS.out)
+    except (checkpoints.CheckpointError, records.RecordError) as error:
+        raise SystemExit(f"[export] {error}") from error
+    steps = "  ".join(f"{stage} {count}" for stage, count in config["steps"].items())
+    print(
+        f"[export] {flags.FLAGS.out}: {config['image_size']} px, VQGAN {config['vqgan']}; {steps}"
+    )
+    print(f"[export] {NOTICE}")
+
+
+if __name__ == "__main__":
+    # Not at the top: infer and evaluate, which import this file, have an --out of their own.
+    flags.DEFINE_string("workdir", None, "Folder of the five stages' runs, as runs/tiny.")
+    flags.DEFINE_string("out", None, "Folder of the bundle; one that is there is replaced.")
+    flags.mark_flags_as_required(["workdir", "out"])
+    app.run(main)

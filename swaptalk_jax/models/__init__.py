@@ -1,0 +1,1 @@
+"""The networks, one file each: plain fields in, arrays out; no losses, optimisers or configs."""

@@ -1,0 +1,65 @@
+"""Face-swapping module: target tokens ask, source tokens answer (paper III-B, Figure 2c)."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+
+class CrossAttentionBlock(nn.Module):
+    """Post-norm cross-attention block of the swap module (paper eq. 7, Figure 2c)."""
+
+    width: int
+    heads: int
+    ffn_width: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, target, source):
+        """target [b n width] queries, source [b m width] keys and values -> [b n width]."""
+        attended = nn.MultiHeadDotProductAttention(
+            self.heads, dtype=self.dtype, force_fp32_for_softmax=True, name="attention"
+        )(target, source)
+        x = nn.LayerNorm(dtype=self.dtype, name="norm1")(target + attended)
+        hidden = nn.gelu(nn.Dense(self.ffn_width, dtype=self.dtype, name="ffn_in")(x))
+        hidden = nn.Dense(self.width, dtype=self.dtype, name="ffn_out")(hidden)
+        return nn.LayerNorm(dtype=self.dtype, name="norm2")(x + hidden)
+
+
+class SwapTransformer(nn.Module):
+    """(source, target, both [b h w d]) -> the swapped face float32 [b h w embed_dim].
+
+    tokens = Linear(grid) + position embedding + semantic embedding (source / target). One Linear
+    for both inputs (chosen: the text says "a linear layer", Figure 2c draws it at each input), as
+    both are rows of the same codebooks and the semantic embedding tells them apart.
+    All blocks see the same source tokens; only the target's are transformed.
+    Raises ValueError where the inputs are not of the size `grid` = (h, w).
+    """
+
+    blocks: int = 8
+    width: int = 512
+    heads: int = 8
+    ffn_width: int = 2048
+    embed_dim: int = 256
+    grid: tuple[int, int] = (32, 32)
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, source, target):
+        for name, array in (("source", source), ("target", target)):
+            if array.shape[1:3] != tuple(self.grid):
+                raise ValueError(
+                    f"SwapTransformer: {name} grid is {array.shape[1:3]}, position embeddings are "
+                    f"for {tuple(self.grid)}: set `grid` to the VQGAN's grid"
+                )
+        b, h, w, d = target.shape
+        normal = nn.initializers.normal(0.02)
+        position = self.param("position", normal, (h * w, self.width))
+        semantic = self.param("semantic", normal, (2, self.width))
+        linear = nn.Dense(self.width, dtype=self.dtype, name="linear_in")
+        source = (linear(source.reshape(b, h * w, d)) + position + semantic[0]).astype(self.dtype)
+        x = (linear(target.reshape(b, h * w, d)) + position + semantic[1]).astype(self.dtype)
+        for i in range(self.blocks):
+            x = CrossAttentionBlock(
+                self.width, self.heads, self.ffn_width, self.dtype, name=f"block{i}"
+            )(x, source)
+        x = nn.Dense(self.embed_dim, dtype=jnp.float32, name="linear_out")(x)
+        return x.reshape(b, h, w, self.embed_dim)

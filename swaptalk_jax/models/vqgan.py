@@ -1,0 +1,193 @@
+"""VQGAN with one encoder, one decoder and two codebooks (paper III-A, Figure 2a).
+
+The network is that of taming-transformers' VQGAN, without its 1x1 convolutions around the
+quantiser (each is linear next to a linear 3x3 convolution, so they add nothing to the family).
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from swaptalk_jax.models.blocks import Downsample, Norm, ResidualBlock, SelfAttention, Upsample
+
+
+def halves(x):
+    """Upper and lower half of an image or grid: [... h w c] -> two [... h/2 w c]."""
+    middle = x.shape[-3] // 2
+    return x[..., :middle, :, :], x[..., middle:, :, :]
+
+
+def join(upper, lower):
+    """Inverse of `halves`: two [... h/2 w c] -> [... h w c] (paper eq. 2, 13)."""
+    return jnp.concatenate([upper, lower], axis=-3)
+
+
+class Encoder(nn.Module):
+    """Image [b h w 3] -> [b h/f w/f embed_dim] float32, f = 2 ** (len(multipliers) - 1)."""
+
+    width: int
+    multipliers: tuple[int, ...]
+    blocks: int
+    attention: bool
+    embed_dim: int
+    remat: bool
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, image):
+        # Every block is named, so that `remat` (which renames classes) leaves the tree as it is.
+        block = nn.remat(ResidualBlock) if self.remat else ResidualBlock
+        attention = nn.remat(SelfAttention) if self.remat else SelfAttention
+        x = nn.Conv(self.width, (3, 3), dtype=self.dtype, name="from_rgb")(image)
+        for level, multiplier in enumerate(self.multipliers):
+            channels = self.width * multiplier
+            deepest = level == len(self.multipliers) - 1
+            for i in range(self.blocks):
+                x = block(channels, dtype=self.dtype, name=f"level{level}_block{i}")(x)
+                if deepest and self.attention:
+                    x = attention(dtype=self.dtype, name=f"level{level}_attention{i}")(x)
+            if not deepest:
+                x = Downsample(channels, self.dtype, name=f"level{level}_down")(x)
+        x = block(channels, dtype=self.dtype, name="middle_block0")(x)
+        if self.attention:
+            x = attention(dtype=self.dtype, name="middle_attention")(x)
+        x = block(channels, dtype=self.dtype, name="middle_block1")(x)
+        x = nn.swish(Norm(self.dtype, name="norm_out")(x))
+        # float32: codebook distances are, and they should not start from rounded vectors.
+        return nn.Conv(self.embed_dim, (3, 3), dtype=jnp.float32, name="to_z")(x)
+
+
+class Decoder(nn.Module):
+    """The decoder without its last convolution: [b h w embed_dim] -> [b fh fw width * m0]."""
+
+    width: int
+    multipliers: tuple[int, ...]
+    blocks: int
+    attention: bool
+    remat: bool
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, z):
+        block = nn.remat(ResidualBlock) if self.remat else ResidualBlock
+        attention = nn.remat(SelfAttention) if self.remat else SelfAttention
+        channels = self.width * self.multipliers[-1]
+        x = nn.Conv(channels, (3, 3), dtype=self.dtype, name="from_z")(z)
+        x = block(channels, dtype=self.dtype, name="middle_block0")(x)
+        if self.attention:
+            x = attention(dtype=self.dtype, name="middle_attention")(x)
+        x = block(channels, dtype=self.dtype, name="middle_block1")(x)
+        for level in reversed(range(len(self.multipliers))):
+            channels = self.width * self.multipliers[level]
+            for i in range(self.blocks):
+                x = block(channels, dtype=self.dtype, name=f"level{level}_block{i}")(x)
+                if self.attention and level == len(self.multipliers) - 1:
+                    x = attention(dtype=self.dtype, name=f"level{level}_attention{i}")(x)
+            if level > 0:
+                x = Upsample(channels, self.dtype, name=f"level{level}_up")(x)
+        return nn.swish(Norm(self.dtype, name="norm_out")(x))
+
+
+class VQGAN(nn.Module):
+    """Upper and lower half of a face are encoded apart, quantised apart and decoded together.
+
+    Images are float32 [b H W 3] in [-1, 1], H a multiple of 2f, W of f, with
+    f = 2 ** (len(multipliers) - 1). Grids are h = H/f by w = W/f; rows [:h/2] belong to
+    `codebook_upper` (C^U), rows [h/2:] to `codebook_lower` (C^B).
+    Parameters: encoder, decoder, to_rgb, codebook_upper and codebook_lower [codes embed_dim].
+    Codebooks start uniform in +-1/codes, as in VQGAN: far too near to each other to stay in use,
+    so training has to restart unused codes from encoder outputs.
+
+    blocks: residual blocks a level in the encoder; the decoder has one more.
+    attention: self-attention at the deepest level and in the middle.
+    remat: recompute the activations of each block in the backward pass.
+    """
+
+    width: int = 128
+    multipliers: tuple[int, ...] = (1, 1, 2, 2, 4)
+    blocks: int = 2
+    attention: bool = True
+    embed_dim: int = 256
+    codes: int = 2048
+    remat: bool = False
+    dtype: jnp.dtype = jnp.float32
+
+    def setup(self):
+        shape = (self.codes, self.embed_dim)
+        self.codebook_upper = self.param("codebook_upper", self._uniform, shape)
+        self.codebook_lower = self.param("codebook_lower", self._uniform, shape)
+        common = dict(
+            width=self.width,
+            multipliers=self.multipliers,
+            attention=self.attention,
+            remat=self.remat,
+            dtype=self.dtype,
+        )
+        self.encoder = Encoder(blocks=self.blocks, embed_dim=self.embed_dim, **common)
+        self.decoder = Decoder(blocks=self.blocks + 1, **common)
+        # float32: pixels should not come out in bfloat16's 256 steps per octave.
+        self.to_rgb = nn.Conv(3, (3, 3), dtype=jnp.float32)
+
+    @staticmethod
+    def _uniform(rng, shape):
+        return jax.random.uniform(rng, shape, minval=-1 / shape[0], maxval=1 / shape[0])
+
+    def encode(self, image):
+        """image [b H W 3] -> unquantised z float32 [b h w embed_dim] (paper eq. 1).
+
+        Raises ValueError where the image cannot be cut into halves of whole grid cells.
+        """
+        b, height, width, c = image.shape
+        factor = 2 ** (len(self.multipliers) - 1)
+        if height % (2 * factor) or width % factor:
+            raise ValueError(
+                f"VQGAN.encode: image {height}x{width} px; the height must be a multiple of "
+                f"{2 * factor} and the width of {factor}: resize or crop it"
+            )
+        # [b H W] -> [2b H/2 W] is a pure reshape, and keeps a batch-sharded array in place.
+        z = self.encoder(image.reshape(2 * b, height // 2, width, c))
+        return z.reshape(b, height // factor, width // factor, self.embed_dim)
+
+    def nearest(self, z):
+        """z float32 [b h w d] -> codes int32 [b h w]: the code of least squared L2 distance.
+
+        |z|^2 - 2 z.c + |c|^2, less |z|^2, which is the same for all codes of a position.
+        """
+        pairs = zip(halves(z), (self.codebook_upper, self.codebook_lower), strict=True)
+        return jnp.concatenate([_nearest(half, codebook) for half, codebook in pairs], axis=-2)
+
+    def lookup(self, codes):
+        """codes, any integer dtype [... h w] -> z_q float32 [... h w d], the VQ-embedding."""
+        middle = codes.shape[-2] // 2
+        codes = codes.astype(jnp.int32)
+        return join(
+            self.codebook_upper[codes[..., :middle, :]], self.codebook_lower[codes[..., middle:, :]]
+        )
+
+    def trunk(self, z_q):
+        """z_q [b h w d] -> [b H W width * multipliers[0]], the input of the last convolution."""
+        return self.decoder(z_q)
+
+    def decode(self, z_q):
+        """z_q [b h w d] -> image float32 [b H W 3], nominally in [-1, 1] but not clipped."""
+        return self.to_rgb(self.trunk(z_q))
+
+    def __call__(self, image):
+        """image [b H W 3] -> (reconstruction [b H W 3], z, z_q [b h w d], codes int32 [b h w]).
+
+        The decoder sees z + sg(z_q - z), so the encoder gets the decoder's gradient; z_q itself is
+        the codebook rows, through which the codebook loss (eq. 4) reaches the codebooks.
+        """
+        z = self.encode(image)
+        codes = self.nearest(z)
+        z_q = self.lookup(codes)
+        reconstruction = self.decode(z + jax.lax.stop_gradient(z_q - z))
+        return reconstruction, z, z_q, codes
+
+
+def _nearest(z, codebook):
+    """z [... d], codebook [n d] -> int32 [...]."""
+    z, codebook = jax.lax.stop_gradient((z.astype(jnp.float32), codebook))
+    # HIGHEST: a TPU would otherwise multiply in bfloat16, a GPU in TF32, and pick other codes.
+    products = jnp.matmul(z, codebook.T, precision=jax.lax.Precision.HIGHEST)
+    return jnp.argmin(jnp.sum(codebook**2, axis=-1) - 2 * products, axis=-1).astype(jnp.int32)

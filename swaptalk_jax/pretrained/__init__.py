@@ -1,0 +1,1 @@
+"""Importers of public weights, one file a network."""

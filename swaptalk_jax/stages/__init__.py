@@ -1,0 +1,65 @@
+"""The objectives. The training loop knows a stage only by this protocol.
+
+- `init(rng, batch) -> params`: a dict whose top-level keys are the optimizer's groups.
+- `load_frozen() -> frozen`: parameters that the stage only reads, by the config's paths.
+- `loss(params, frozen, batch, rng, step) -> (scalar, (metrics, aux))`: metrics are scalars for
+  the log; aux is handed to `after_update`.
+- `after_update(params, aux, rng) -> params`: what changes without a gradient (dead codes).
+- `evaluate(params, frozen, batch) -> {name: per-example values [b]}`: the loop applies
+  `batch["mask"]` and averages.
+- `pictures(params, frozen, batch) -> rows of images`: a sample grid for the log.
+"""
+
+import importlib
+
+import jax
+
+from swaptalk_jax.stages import frozen
+
+NAMES = ("identity", "vqgan", "expert", "swap", "sync")
+
+
+class Stage:
+    """What stages share: the config, no frozen networks, nothing after the update, no pictures."""
+
+    view = None  # the loader's view of the data (data_pipelines/loader.py)
+
+    def __init__(self, config):
+        self.config = config
+        self.dtype = compute_dtype(config.precision)
+
+    def build(self, network, name):
+        """The network with the numbers of config.model[name]."""
+        return network(**self.config.model[name], dtype=self.dtype)
+
+    def frozen(self, name):
+        """The frozen network that config.frozen[name] holds."""
+        return frozen.Network(self.config.frozen[name], name, self.dtype)
+
+    def load_frozen(self):
+        """Nothing is frozen."""
+        return {}
+
+    def after_update(self, params, aux, rng):
+        """Nothing changes without a gradient."""
+        del aux, rng
+        return params
+
+    def pictures(self, params, frozen, batch):
+        """No pictures."""
+        del params, frozen, batch
+        return None
+
+
+def compute_dtype(precision):
+    """Dtype name of the networks' computation; "auto": bfloat16 on accelerators, else float32."""
+    if precision == "auto":
+        return "float32" if jax.default_backend() == "cpu" else "bfloat16"
+    return precision
+
+
+def make(config):
+    """The stage that config.stage names."""
+    if config.stage not in NAMES:
+        raise ValueError(f"config.stage = {config.stage!r}: one of {', '.join(NAMES)}")
+    return importlib.import_module(f"swaptalk_jax.stages.{config.stage}").STAGE(config)

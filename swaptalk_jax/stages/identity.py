@@ -1,0 +1,56 @@
+"""Recogniser: an iResNet trained with an additive angular margin softmax (ArcFace)."""
+
+import jax
+import jax.numpy as jnp
+
+from data_pipelines import records
+from swaptalk_jax import losses
+from swaptalk_jax.models.recogniser import Recogniser
+from swaptalk_jax.stages import Stage
+from swaptalk_jax.stages.images import augment, to_float
+
+
+class IdentityStage(Stage):
+    """params: recogniser, head [classes d]. Trains on `images`."""
+
+    view = "images"
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.recogniser = self.build(Recogniser, "recogniser")
+        self.classes = len(records.metadata(config.data.root, "frames")["identities"])
+
+    def init(self, rng, batch):
+        """Parameters from one batch of images."""
+        network, head = jax.random.split(rng)
+        width = self.config.model.recogniser.embed_dim
+        return {
+            "recogniser": self.recogniser.init(network, to_float(batch["image"]))["params"],
+            "head": 0.01 * jax.random.normal(head, (self.classes, width)),
+        }
+
+    def embed(self, params, image):
+        """float image [b h w 3] -> L2-normalised embedding [b d]."""
+        return self.recogniser.apply({"params": params["recogniser"]}, image)
+
+    def loss(self, params, frozen, batch, rng, step):
+        """Margin softmax over the training identities."""
+        del frozen, step
+        image = augment(rng, to_float(batch["image"]))
+        c = self.config.loss
+        loss = losses.margin_softmax(
+            self.embed(params, image), params["head"], batch["identity"], c.margin, c.scale
+        )
+        return jnp.mean(loss), ({"loss/margin": jnp.mean(loss)}, {})
+
+    def evaluate(self, params, frozen, batch):
+        """Retrieval inside the batch: the nearest other image shows the same person."""
+        del frozen
+        e = self.embed(params, to_float(batch["image"]))
+        alone = jnp.eye(len(e), dtype=bool) | (batch["mask"][None] == 0)
+        similarity = jnp.where(alone, -jnp.inf, e @ e.T)
+        nearest = batch["identity"][jnp.argmax(similarity, axis=1)]
+        return {"retrieval": (nearest == batch["identity"]).astype(jnp.float32)}
+
+
+STAGE = IdentityStage

@@ -1,0 +1,16 @@
+"""What several test files share."""
+
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def shared_data():
+    """Folder of real clips beside the project on development machines; skips where absent."""
+    folder = ROOT.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("no real clips beside the project (../shared/data)")
+    return folder

@@ -1,0 +1,152 @@
+"""evaluate on data for which the random bundle's VQGAN is exact, so that numbers are known."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+import random_bundle
+from random_bundle import AUDIO, CODES, GRID, SIZE
+
+from data_pipelines import records
+from swaptalk_jax import evaluate, measures, pipeline, report, validation
+
+PEOPLE, FRAMES, TRIPLES = 3, 14, 10
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Records of three people whose frames are decoded codes: (root of both kinds)."""
+    root, pipe, rng = (
+        tmp_path_factory.mktemp("data"),
+        random_bundle.pipe(),
+        np.random.default_rng(0),
+    )
+    codes = rng.integers(0, CODES // 2, (PEOPLE, FRAMES, *GRID)).astype(np.uint16)
+    images = np.stack([pipe.decode(pipe.lookup(c)) for c in codes])
+    embeddings = np.stack([pipe.embed(i) for i in images])
+    names = [f"person{i}" for i in range(PEOPLE)]
+    known = {"size": SIZE, "identities": names}
+    made = {
+        "identities": names, "fingerprint": pipe.config["vqgan"], "grid": list(GRID),
+        "audio": "log_mel", "audio_width": AUDIO, "embedding": 8,
+    }  # fmt: skip
+    points = rng.uniform(4, 12, (68, 2)).astype(np.float32)
+    with records.Writer(root, "frames", known) as frames, records.Writer(root, "codes", made) as c:
+        for i in range(PEOPLE):
+            for k in range(FRAMES):
+                frames.write("val", {
+                    "image": records.encode_image(images[i, k]), "landmarks": points,
+                    "matrix": np.eye(2, 3, dtype=np.float32), "identity": np.int32(i),
+                    "clip": names[i], "frame": np.int32(k),
+                })  # fmt: skip
+            c.write("val", {
+                "name": names[i], "identity": np.int32(i), "first": np.int64(i * FRAMES),
+                "codes": codes[i], "embedding": embeddings[i].mean(0),
+                "features": rng.normal(size=(2 * FRAMES, AUDIO)).astype(np.float16),
+            })  # fmt: skip
+    with records.Writer(root, "triples", known) as t, records.Writer(root, "swaps", made) as s:
+        for _ in range(TRIPLES):
+            (a, b), (j, k) = rng.choice(PEOPLE, 2, replace=False), rng.integers(1, FRAMES, 2)
+            people = {"source_identity": np.int32(a), "target_identity": np.int32(b)}
+            t.write("val", people | {
+                "source": np.int64(a * FRAMES + j), "target": np.int64(b * FRAMES + k),
+                "result": records.encode_image(images[a, k]),
+            })  # fmt: skip
+            s.write("val", people | {
+                "source": codes[a, j], "target": codes[b, k], "result": codes[a, k],
+                "id_source": embeddings[a, j], "id_result": embeddings[a, k],
+            })  # fmt: skip
+    return root
+
+
+@pytest.fixture(scope="module")
+def evaluated(data):
+    """(evaluation, pictures) of the random bundle."""
+    return evaluate.evaluate(random_bundle.pipe(), data, data)
+
+
+def test_every_promised_number_is_there_and_finite(evaluated):
+    numbers, _ = evaluated
+    for name in evaluate.THRESHOLDS:
+        assert np.isfinite(numbers[name]) and name in numbers["thresholds"]
+    assert json.loads(json.dumps(numbers, allow_nan=False)) == numbers
+    assert numbers["examples"]["swap/id_retrieval"] == TRIPLES
+    assert numbers["examples"]["vqgan/psnr"] == PEOPLE * FRAMES
+    assert numbers["examples"]["sync/mouth_error"] == PEOPLE * measures.WINDOWS * 5
+    assert numbers["bundle"]["steps"]["sync"] == 7 and not numbers["passed"]
+
+
+def test_numbers_of_an_exact_latent_space(evaluated):
+    numbers, _ = evaluated
+    assert numbers["vqgan/psnr"] > 70  # the frames are the codes' own pictures
+    assert numbers["vqgan/codes_used_upper"] == 0.5 == numbers["vqgan/codes_used_lower"]
+    assert numbers["sync/mouth_error_ratio_floor"] == 0
+
+
+def test_the_mouth_ratio_is_0_for_the_truth_and_1_for_the_reference(data, monkeypatch):
+    pipe = random_bundle.pipe()
+    split = validation.Validation(pipe, data, data)
+    monkeypatch.setattr(pipe, "sync", lambda target, *_, **__: target)
+    assert measures.sync(pipe, split)[0]["sync/mouth_error_ratio"] == 0
+    monkeypatch.setattr(pipe, "sync", lambda t, r, *_, **__: measures.with_lips(t, r))
+    assert measures.sync(pipe, split)[0]["sync/mouth_error_ratio"] == 1
+
+
+def test_a_perfect_swap_is_retrieved_as_often_as_the_truth(data, monkeypatch):
+    pipe = random_bundle.pipe()
+    split = validation.Validation(pipe, data, data)
+    measures.latent_space(pipe, split)
+    wanted = iter(range(0, TRIPLES, pipe.batch_size))
+    results = np.stack([split.swaps[i]["result"] for i in range(TRIPLES)])
+
+    def perfect(source, target, quantize=True):
+        at = next(wanted)
+        return pipe.lookup(results[at : at + len(target)])
+
+    monkeypatch.setattr(pipe, "swap", perfect)
+    numbers = measures.swap(pipe, split)[0]
+    assert numbers["swap/psnr"] > 70
+    assert numbers["swap/id_retrieval"] == numbers["swap/id_retrieval_truth"]
+
+
+def test_codes_of_another_vqgan_are_refused(data, monkeypatch):
+    pipe = random_bundle.pipe()
+    monkeypatch.setitem(pipe.config, "vqgan", "0" * 16)
+    with pytest.raises(records.RecordError, match="encode again"):
+        evaluate.evaluate(pipe, data, data)
+
+
+def test_the_report_stands_alone(evaluated, tmp_path):
+    lines = [
+        {"step": i, "loss": 1 / (i + 1), "val/psnr": float("nan") if i else 3.0} for i in (0, 9)
+    ]
+    (tmp_path / "swap").mkdir()
+    text = "".join(json.dumps(line) + "\n" for line in lines) + '{"step": 10, "lo'
+    (tmp_path / "swap" / "metrics.jsonl").write_text(text)
+    (tmp_path / "clip.mp4").write_bytes(b"clip")
+    page = report.page(*evaluated, tmp_path, tmp_path / "clip.mp4")
+    assert not re.findall(r"(?:src|href)='(?!data:)", page)  # no other file, no network
+    shown = measures.SHOWN * 2 + min(TRIPLES, measures.SHOWN) * 4 + PEOPLE * 3
+    assert page.count("<img") == shown and page.count("<svg") == 2
+    for name in evaluate.THRESHOLDS:
+        assert name in page
+    assert "generated" in page and "consent" in page
+
+
+def test_command_line_writes_both_files(data, tmp_path, monkeypatch, capsys):
+    class Flags:
+        bundle, out, workdir, clip, require, batch_size = "b", str(tmp_path), None, None, True, 4
+
+    Flags.data = Flags.codes = str(data)
+    monkeypatch.setattr(pipeline, "SwapTalk", lambda *_: random_bundle.pipe())
+    monkeypatch.setattr(evaluate.flags, "FLAGS", Flags)
+    with pytest.raises(SystemExit) as ended:
+        evaluate.main([])
+    assert ended.value.code == 1  # --require, and random networks
+    assert "FAIL  swap/id_retrieval" in capsys.readouterr().out
+    assert "swap/id_retrieval" in json.loads((tmp_path / "evaluation.json").read_text())
+    assert (tmp_path / "report.html").stat().st_size > 10_000
+    Flags.data = str(tmp_path)
+    with pytest.raises(SystemExit, match="there are no frames here"):
+        evaluate.main([])

@@ -37,7 +37,7 @@ def get_config(size=""):
             "micro": {"width": 8, "layers": 1},
         }[size],
     }
-    steps = {"paper": 500_000, "small": 2000, "tiny": 1000, "micro": 4}[size]
+    steps = {"paper": 500_000, "small": 1500, "tiny": 600, "micro": 4}[size]
     c.loss = {
         "perceptual": 1.0,
         "vq": 1.0,

@@ -37,9 +37,13 @@ class Images:
             raise records.RecordError(_too_few(self.records, len(self), "records", batch_size))
 
     def plan(self, seed):
-        """(record, seed) of each evaluation example: every k-th record."""
+        """(record, seed) of each evaluation example: every k-th record, in mixed order.
+
+        Mixed, so that a single batch shows many people (sample pictures, retrieval in a batch).
+        """
         n = min(self.eval_examples, len(self))
-        return [(i * len(self) // n, seed) for i in range(n)]
+        mixed = np.random.default_rng(seed).permutation(n)
+        return [(int(i) * len(self) // n, seed) for i in mixed]
 
     def draw(self, index, rng):
         """One training example."""

@@ -15,9 +15,6 @@ from ml_collections import config_flags
 from data_pipelines import records
 from swaptalk_jax import checkpoints, train, upstream
 
-CONFIG = config_flags.DEFINE_config_file("config")
-STEPS = flags.DEFINE_integer("steps", 20, "Steps of each measurement.")
-
 
 def seconds_each(function, steps):
     """Seconds a call of function(), over `steps` calls; the last result is waited for."""
@@ -50,10 +47,10 @@ def measure(config, steps):
 
 def main(_):
     """Prints the table."""
-    config = CONFIG.value
+    config = flags.FLAGS.config
     try:
         upstream.prepare(config)
-        rows, compiling = measure(config, STEPS.value)
+        rows, compiling = measure(config, flags.FLAGS.steps)
     except (checkpoints.CheckpointError, records.RecordError) as error:
         raise SystemExit(f"[benchmark] {error}") from error
     size = config.train.batch_size
@@ -66,5 +63,8 @@ def main(_):
 
 
 if __name__ == "__main__":
+    # Not at the top: programs that import this file have a --config of their own.
+    config_flags.DEFINE_config_file("config")
+    flags.DEFINE_integer("steps", 20, "Steps of each measurement.")
     flags.mark_flags_as_required(["config"])
     app.run(main)

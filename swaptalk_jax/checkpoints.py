@@ -1,7 +1,8 @@
 """Orbax checkpoints of a run, and finished networks as safetensors: the only file that knows both.
 
-A run's folder holds `checkpoints/` (training states, for resume) and, once it has ended,
-`params.safetensors` with `config.json` beside it (what later stages and export read).
+A run's folder holds `run.json` (the config it was begun with), `checkpoints/` (training states, for
+resume) and, once it has ended, `params.safetensors` with the `config.json` that made them (what
+later stages and export read).
 """
 
 import hashlib
@@ -20,6 +21,7 @@ from swaptalk_jax import writer
 
 PARAMS = "params.safetensors"
 CONFIG = "config.json"
+RUN = "run.json"
 
 
 class CheckpointError(ValueError):
@@ -88,15 +90,15 @@ def claim(workdir, config):
     Raises CheckpointError where another config has begun a run in the folder.
     """
     plain = json.loads(config.to_json())
-    if (Path(workdir) / CONFIG).exists():
-        before = load_config(workdir)
+    if (Path(workdir) / RUN).exists():
+        before = load_config(workdir, RUN)
         differ = [k for k in ("stage", "seed", "model", "data") if before.get(k) != plain[k]]
         if differ:
             raise CheckpointError(
                 f"{workdir} holds a run whose config differs in {', '.join(differ)}; delete it or "
                 "name another folder with --config.workdir"
             )
-    writer.replace(Path(workdir) / CONFIG, json.dumps(plain, indent=1).encode())
+    writer.replace(Path(workdir) / RUN, json.dumps(plain, indent=1).encode())
     return plain
 
 
@@ -105,9 +107,9 @@ def described(shapes, sharding):
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes)
 
 
-def load_config(folder):
+def load_config(folder, name=CONFIG):
     """The config (dict) that made the network or bundle in `folder`."""
-    path = Path(folder) / CONFIG
+    path = Path(folder) / name
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError) as error:

@@ -20,10 +20,6 @@ from swaptalk_jax import checkpoints, sharding, upstream, writer
 from swaptalk_jax.stages import compute_dtype, frozen
 from swaptalk_jax.stages.images import to_float
 
-CONFIG = config_flags.DEFINE_config_file("config")
-OUT = flags.DEFINE_string("out", None, "Folder for the code shards.")
-BATCH = flags.DEFINE_integer("batch_size", 64, "Frames a step, over all devices.")
-
 
 class Encoder:
     """Images -> codes and recogniser embeddings, batch by batch over the mesh."""
@@ -142,7 +138,7 @@ def range_of(root, kind, split):
 
 
 def main(_):
-    config, out = CONFIG.value, Path(OUT.value)
+    config, out = flags.FLAGS.config, Path(flags.FLAGS.out)
     own = {
         "path": f"{config.workdir}/{checkpoints.PARAMS}",
         "command": upstream.train_command(config),
@@ -154,12 +150,16 @@ def main(_):
         if done.exists() and json.loads(done.read_text()).get("fingerprint") == wanted:
             print(f"[encode] {out} already holds the codes of VQGAN {wanted}; nothing to do")
             return
-        made = encode_set(config, out, BATCH.value)
+        made = encode_set(config, out, flags.FLAGS.batch_size)
         writer.replace(done, json.dumps({"fingerprint": made, "vqgan": config.workdir}).encode())
     except (checkpoints.CheckpointError, records.RecordError) as error:
         raise SystemExit(f"[encode] {error}") from error
 
 
 if __name__ == "__main__":
+    # Not at the top: programs that import this file have a --config of their own.
+    config_flags.DEFINE_config_file("config")
+    flags.DEFINE_string("out", None, "Folder for the code shards.")
+    flags.DEFINE_integer("batch_size", 64, "Frames a step, over all devices.")
     flags.mark_flags_as_required(["config", "out"])
     app.run(main)

@@ -114,27 +114,13 @@ def _finished(folder):
 
 
 def _check_vqgan(folder, config, fingerprint):
-    """Refuses a stage whose codes, or whose frozen VQGAN, are not those of the bundled VQGAN."""
-    found = {}
-    try:
-        found["its codes"] = records.metadata(config["data"]["root"], "codes").get("fingerprint")
-    except records.RecordError:
-        pass  # the codes may have been moved since; the frozen VQGAN still tells
-    frozen = Path(config["frozen"]["vqgan"])
-    if checkpoints.finished_steps(frozen):
-        params = checkpoints.load_network(frozen)[0]
-        found["its frozen VQGAN"] = checkpoints.fingerprint(params["vqgan"])
-    if not found:
+    """Refuses a stage that was trained on another VQGAN; train.py notes which one it was."""
+    other = config["vqgan_fingerprint"]
+    if other != fingerprint:
         raise checkpoints.CheckpointError(
-            f"{folder}: cannot tell which VQGAN it was trained on, since neither "
-            f"{config['data']['root']} nor {frozen} is here; export in the folder it was trained in"
+            f"{folder}: was trained on another VQGAN ({other}, to be bundled: {fingerprint}); "
+            "encode again and train this stage again"
         )
-    for what, other in found.items():
-        if other != fingerprint:
-            raise checkpoints.CheckpointError(
-                f"{folder}: was trained on another VQGAN ({what}: {other}, to be bundled: "
-                f"{fingerprint}); encode again and train this stage again"
-            )
 
 
 def _described(configs, fingerprint):

@@ -194,11 +194,15 @@ def _exactly(frames, count, known, path):
 
 
 def _told(frames, total, report):
-    """The frames, with a line every few seconds: how many, how fast, how long still."""
-    began = told = time.monotonic()
+    """The frames, with a line every few seconds: how many, how fast, how long still.
+
+    The clock starts with the first frame, so that compilation is no part of the speed.
+    """
+    began = told = None
     for done, frame in enumerate(frames):
         now = time.monotonic()
-        if done and now - told > REPORT_EVERY:
+        began, told = (now, now) if done == 0 else (began, told)
+        if now - told > REPORT_EVERY:
             told = now
             left = int((now - began) / done * (total - done))
             rate = done / (now - began)

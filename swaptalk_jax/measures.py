@@ -13,7 +13,7 @@ from swaptalk_jax.validation import Tally, box_error, chunks, psnr, spread
 
 # How much of the set is looked at, evenly spread: a share of 0.9 is then known to 0.02, and the
 # tiny size takes a minute on two cores.
-ENROLLED, FRAMES, TRIPLES, PAIRS, CLIPS, JOINT = 1200, 384, 256, 1024, 64, 80
+ENROLLED, FRAMES, TRIPLES, PAIRS, CLIPS, JOINT = 1200, 256, 240, 768, 40, 64
 WINDOWS = 2  # runs of consecutive frames, of the expert's length, in each clip
 TOGETHER = 8  # clips worked on at once, so that batches are full
 SHOWN, STRIPS, STRIP = 8, 4, 10  # examples, clips, and frames of a clip in the report
@@ -142,9 +142,7 @@ def sync(pipe, validation):
     for i in spread(len(picked), STRIPS):
         pictures.append(_strip(pipe, validation, clips[picked[i]]))
     numbers = tally.means()
-    for name in ("", "_floor"):
-        ratio = numbers[f"sync/mouth_error{name}"] / numbers["sync/mouth_error_unchanged"]
-        numbers[f"sync/mouth_error_ratio{name}"] = ratio
+    _add_ratios(numbers, "sync", ("", "_floor"))
     return numbers, tally.counts(), {"sync": pictures}
 
 
@@ -184,9 +182,7 @@ def joint(pipe, validation):
                 }
             )
     numbers = tally.means()
-    for name in ("", "_no_warp", "_unquantized"):
-        ratio = numbers[f"joint/mouth_error{name}"] / numbers["joint/mouth_error_unchanged"]
-        numbers[f"joint/mouth_error_ratio{name}"] = ratio
+    _add_ratios(numbers, "joint", ("", "_no_warp", "_unquantized"))
     return numbers, tally.counts(), {}
 
 
@@ -199,6 +195,14 @@ def with_lips(target, reference):
     result = np.array(target)
     result[:, middle:] = reference[..., middle:, :, :]
     return result
+
+
+def _add_ratios(numbers, measure, names):
+    """Adds each error over that of the unchanged lips (which is 0 only where nothing moves)."""
+    unchanged = max(numbers[f"{measure}/mouth_error_unchanged"], 1e-9)
+    for name in names:
+        ratio = numbers[f"{measure}/mouth_error{name}"] / unchanged
+        numbers[f"{measure}/mouth_error_ratio{name}"] = ratio
 
 
 def _windows(clips, i, length):

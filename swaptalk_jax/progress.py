@@ -36,7 +36,12 @@ class History:
         self.stage, self.steps, self.rows, self.clock = stage, steps, [], None
 
     def add(self, step, metrics):
-        """Keeps a step's metrics (dict of scalars on the device)."""
+        """Keeps a step's metrics (dict of scalars on the device); waits for the step before.
+
+        One step is always queued, so the device never idles; a longer queue would delay Ctrl-C.
+        """
+        if self.rows:
+            jax.block_until_ready(self.rows[-1][1])
         self.rows.append((step, metrics))
 
     def flush(self, log):

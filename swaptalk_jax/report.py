@@ -37,7 +37,7 @@ p, figcaption, .soft { color: var(--soft); margin: .2rem 0 .8rem; }
 .card { padding: 10px; } .faces { display: grid; gap: 6px; grid-auto-flow: column;
   grid-auto-columns: 1fr; } .faces figure { margin: 0; text-align: center; }
 .faces figcaption, .label { font-size: 12px; margin: 0; }
-img { width: 100%; border-radius: 6px; display: block; } video { max-width: 100%; }
+img { width: 100%; border-radius: 6px; display: block; } video { width: 360px; max-width: 100%; }
 .strip { display: grid; grid-template-columns: 88px 1fr; gap: 8px 10px; align-items: center;
   margin-bottom: 12px; } .strip .reference { grid-row: span 2; }
 table { border-collapse: separate; border-spacing: 0; width: 100%; overflow: hidden; }

@@ -14,9 +14,8 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from data_pipelines import loader, records
+from data_pipelines.views import VIEWS
 from swaptalk_jax import checkpoints, optim, progress, sharding, stages, upstream, writer
-
-CONFIG = config_flags.DEFINE_config_file("config")
 
 
 @flax.struct.dataclass
@@ -54,26 +53,28 @@ class Batches:
 
     def training(self, step):
         """Endless iterator that begins with the batch of `step`."""
-        c = self.config
-        stream = loader.dataset(
-            c.data,
-            "train",
-            self.view,
-            c.train.batch_size,
-            c.seed,
-            step,
-            workers=c.data.workers,
-            **self.hosts,
-        )
+        c, size = self.config, self.config.train.batch_size
+        options = {"step": step, "workers": c.data.workers, **self.hosts}
+        stream = loader.dataset(c.data, "train", self.view, size, c.seed, **options)
         return (sharding.place(batch, self.mesh) for batch in stream)
 
     def validation(self):
         """The fixed set of unseen identities, once."""
-        c = self.config
-        stream = loader.evaluation(
-            c.data, "val", self.view, c.train.eval_batch_size, c.seed, **self.hosts
-        )
+        c, size = self.config, self.config.train.eval_batch_size
+        stream = loader.evaluation(c.data, "val", self.view, size, c.seed, **self.hosts)
         return (sharding.place(batch, self.mesh) for batch in stream)
+
+
+def check_codes(config, view, frozen):
+    """Fingerprint of the frozen VQGAN, if there is one.
+
+    Raises RecordError where the codes to train on are another VQGAN's.
+    """
+    if "vqgan" not in frozen:
+        return None
+    fingerprint = checkpoints.fingerprint(frozen["vqgan"])
+    records.check_fingerprint(config.data.root, VIEWS[view].kind, fingerprint)
+    return fingerprint
 
 
 class Run:
@@ -88,7 +89,9 @@ class Run:
         self.example = next(self.batches.training(0))
         shapes = jax.eval_shape(self.stage.init, self.key, self.example)
         self.tx = optim.optimizer(config.optimizer, config.train.steps, shapes)
-        self.frozen = jax.device_put(self.stage.load_frozen(), self.everywhere)
+        frozen = self.stage.load_frozen()
+        self.vqgan_fingerprint = check_codes(config, self.stage.view, frozen)
+        self.frozen = jax.device_put(frozen, self.everywhere)
         self.update = jax.jit(make_step(self.stage, self.tx, config.seed), donate_argnums=0)
         self.evaluate = jax.jit(self.stage.evaluate)
         self.pictures = jax.jit(self.stage.pictures)
@@ -164,13 +167,14 @@ def train(config):
         print(f"[{config.stage}] stopped and saved at step {step}; the same command goes on")
         raise SystemExit(130)
     if jax.process_index() == 0:
-        checkpoints.save_network(workdir, state.params, plain_config)
+        noted = plain_config | {"vqgan_fingerprint": run.vqgan_fingerprint}
+        checkpoints.save_network(workdir, state.params, noted)
     return state
 
 
 def main(_):
     """Command line: trains the config's stage unless it has its steps already."""
-    config = CONFIG.value
+    config = flags.FLAGS.config
     if config.distributed:
         jax.distributed.initialize()
     try:
@@ -184,5 +188,7 @@ def main(_):
 
 
 if __name__ == "__main__":
+    # Not at the top: programs that import this file have a --config of their own.
+    config_flags.DEFINE_config_file("config")
     flags.mark_flags_as_required(["config"])
     app.run(main)

@@ -57,7 +57,7 @@ def train(workdir, seed=0, stages=("vqgan", "identity", "expert", "swap", "sync"
             "size": "random",
             "model": {name: MODEL[name] for name in networks},
             "data": DATA | {"root": f"{workdir}/codes"},
-            "frozen": {"vqgan": f"{workdir}/vqgan"},
+            "vqgan_fingerprint": checkpoints.fingerprint(parameters("vqgan", seed)),
             "train": {"steps": 7},
         }
         params = {name: parameters(name, seed) for name in networks}

@@ -40,7 +40,6 @@ def array(*shape, seed=0):
 IMAGE, GRID, HALF, SOUND = (2, 512, 512, 3), (2, 32, 32, 256), (2, 16, 32, 256), (2, 10, 768)
 PAPER = {
     "vqgan": (VQGAN(), [IMAGE], [IMAGE, GRID, GRID, (2, 32, 32)], 72.8),
-    "vqgan with remat": (VQGAN(remat=True), [IMAGE], [IMAGE, GRID, GRID, (2, 32, 32)], 72.8),
     "vqgan, f = 8": (
         VQGAN(multipliers=(1, 1, 2, 4)),
         [IMAGE],
@@ -119,7 +118,7 @@ def trained(name):
 
 # Softmax does not change when all keys move by one vector; a bias at the end of the hourglass is
 # gone from the difference of its two outputs.
-NO_GRADIENT = ("key/bias", "hourglass/up0_block/conv2/bias")
+NO_GRADIENT = ("key/bias",)
 
 
 @pytest.mark.parametrize("name", TINY)
@@ -143,13 +142,13 @@ def test_every_parameter_gets_a_finite_gradient(name):
 @pytest.mark.parametrize("name", TINY)
 def test_bfloat16_compute_keeps_float32_parameters_and_results(name):
     network, inputs = TINY[name]
-    params = jax.eval_shape(network.init, jax.random.key(0), *inputs)
+    params, _ = trained(name)
     lower = network.clone(dtype=jnp.bfloat16)
-    assert jax.eval_shape(lower.init, jax.random.key(0), *inputs) == params
-    text = str(jax.make_jaxpr(lower.apply)(params, *inputs))
-    assert "bf16" in text
-    for x in jax.tree.leaves(jax.eval_shape(lower.apply, params, *inputs)):
-        assert x.dtype in (jnp.float32, jnp.int32)
+    of_lower = jax.eval_shape(lower.init, jax.random.key(0), *inputs)
+    assert {x.dtype for x in jax.tree.leaves(of_lower)} == {jnp.dtype("float32")}
+    program = jax.make_jaxpr(lower.apply)(params, *inputs)
+    assert "bf16" in str(program)
+    assert all(x.dtype in (jnp.float32, jnp.int32) for x in program.out_avals)
 
 
 def test_bfloat16_results_are_near_float32():
@@ -222,7 +221,7 @@ def test_call_joins_the_parts_and_decode_is_to_rgb_of_trunk():
 
 def test_straight_through_reaches_the_encoder_and_not_the_codebooks():
     network, inputs = TINY["vqgan"]
-    params = trained("vqgan")[0]["params"]
+    params = jax.tree.map(jnp.asarray, trained("vqgan")[0]["params"])
 
     def loss(to_z, codebook):
         encoder = {**params["encoder"], "to_z": to_z}

@@ -52,7 +52,8 @@ class Hourglass(nn.Module):
         for level in reversed(range(self.depth)):
             x = upsample(x) + skips[level]
             x = ResidualBlock(self.width, dtype=self.dtype, name=f"up{level}_block")(x)
-        return x
+        # Normalised: a constant added to both features would cancel in their difference.
+        return nn.swish(Norm(self.dtype, name="norm_out")(x))
 
 
 class OffsetEncoder(nn.Module):

@@ -32,63 +32,56 @@ class SwapStage(Stage):
         return {"swap": self.swap.init(rng, z, z)["params"]}
 
     def run(self, params, nets, batch):
-        """(VQ-embeddings of the result [b h w d], the same decoded [b H W 3])."""
-        z = self.swap.apply(
-            {"params": params["swap"]},
-            self.lookup(nets, batch["source"]),
-            self.lookup(nets, batch["target"]),
-        )
-        return z, self.vqgan.apply(nets["vqgan"], z, method="decode")
+        """VQ-embeddings of the result [b h w d]."""
+        source, target = (self.lookup(nets, batch[k]) for k in ("source", "target"))
+        return self.swap.apply({"params": params["swap"]}, source, target)
 
-    def terms(self, nets, batch, z, image):
-        """The three terms of eq. 10, each per example [b]; all vanish at the proxy's result.
+    def decode(self, nets, z):
+        """VQ-embeddings -> images [b H W 3]."""
+        return self.vqgan.apply(nets["vqgan"], z, method="decode")
 
-        (The first identity term vanishes there only as far as the proxy keeps the source.)
-        """
-        embedding = self.recogniser.apply(nets["recogniser"], image)
-        return {
-            "proxy": losses.code(z, self.lookup(nets, batch["result"])),
-            "id_source": losses.identity(embedding, batch["id_source"]),
-            "id_result": losses.identity(embedding, batch["id_result"]),
-        }
+    def proxy(self, nets, batch, z):
+        """L_proxy (eq. 8) per example [b]; 0 at the proxy's result."""
+        return losses.code(z, self.lookup(nets, batch["result"]))
+
+    def identities(self, nets, batch, z):
+        """(L_id_src, L_id_res) of eq. 9, per example [b]; 0 where the face is the source's."""
+        embedding = self.recogniser.apply(nets["recogniser"], self.decode(nets, z))
+        return [losses.identity(embedding, batch[k]) for k in ("id_source", "id_result")]
 
     def loss(self, params, nets, batch, rng, step):
-        """Eq. 10."""
+        """Eq. 10; the identity terms on the first `id_examples` of the batch (0: on all).
+
+        Decoding costs more than all else of the step, and an identity needs fewer examples than
+        the proxy's codes do.
+        """
         del rng, step
         c = self.config.loss
-        terms = {
-            k: jnp.mean(v)
-            for k, v in self.terms(nets, batch, *self.run(params, nets, batch)).items()
-        }
-        total = (
-            c.proxy * terms["proxy"]
-            + c.id_source * terms["id_source"]
-            + c.id_result * terms["id_result"]
-        )
-        return total, ({f"loss/{k}": v for k, v in terms.items()}, {})
+        z = self.run(params, nets, batch)
+        proxy = jnp.mean(self.proxy(nets, batch, z))
+        part = slice(c.id_examples or None)
+        part = self.identities(nets, {k: v[part] for k, v in batch.items()}, z[part])
+        id_source, id_result = map(jnp.mean, part)
+        total = c.proxy * proxy + c.id_source * id_source + c.id_result * id_result
+        metrics = {"loss/proxy": proxy, "loss/id_source": id_source, "loss/id_result": id_result}
+        return total, (metrics, {})
 
     def evaluate(self, params, nets, batch):
-        """The terms, and the proxy's error relative to leaving the target as it is."""
-        z, image = self.run(params, nets, batch)
-        terms = self.terms(nets, batch, z, image)
-        unchanged = losses.code(
-            self.lookup(nets, batch["target"]), self.lookup(nets, batch["result"])
-        )
+        """The proxy's error, that of the target as it is, and the identity similarities."""
+        z = self.run(params, nets, batch)
+        id_source, id_result = self.identities(nets, batch, z)
         return {
-            "proxy": terms["proxy"],
-            "proxy_unchanged": unchanged,
-            "id_source": 1.0 - terms["id_source"],
-            "id_result": 1.0 - terms["id_result"],
+            "proxy": self.proxy(nets, batch, z),
+            "proxy_unchanged": self.proxy(nets, batch, self.lookup(nets, batch["target"])),
+            "id_source": 1.0 - id_source,
+            "id_result": 1.0 - id_result,
         }
 
     def pictures(self, params, nets, batch):
         """Source, target, proxy's result, our result."""
         batch = {k: v[:8] for k, v in batch.items()}
-        known = [
-            self.vqgan.apply(nets["vqgan"], self.lookup(nets, batch[k]), method="decode")
-            for k in ("source", "target", "result")
-        ]
-        return [*known, self.run(params, nets, batch)[1]]
+        known = [self.lookup(nets, batch[k]) for k in ("source", "target", "result")]
+        return [self.decode(nets, z) for z in (*known, self.run(params, nets, batch))]
 
 
 STAGE = SwapStage

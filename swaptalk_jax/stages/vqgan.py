@@ -96,6 +96,7 @@ class VQGANStage(Stage):
 
     def adversarial(self, params, described, hidden, image, result):
         """(weighted generator loss + discriminator loss, metrics)."""
+
         def judge(weights, image):
             return self.discriminator.apply({"params": weights}, image)
 

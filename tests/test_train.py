@@ -1,0 +1,196 @@
+"""The loop and the stages, on one micro run that all tests here look at."""
+
+import json
+import signal
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import ROOT
+
+from configs import common, expert, identity, swap, sync, vqgan
+from data_pipelines import build, records
+from swaptalk_jax import checkpoints, encode, losses, progress, train, upstream
+
+CONFIGS = {"identity": identity, "vqgan": vqgan, "expert": expert, "swap": swap, "sync": sync}
+
+
+@pytest.fixture(scope="session")
+def micro(tmp_path_factory):
+    """Returns name -> micro config whose data and upstream stages stand, 4 steps each."""
+    root = tmp_path_factory.mktemp("micro")
+    # Every stage is compiled several times here; the cache leaves one compilation of each.
+    jax.config.update("jax_compilation_cache_dir", str(root / "cache"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+
+    def config(name):
+        c = CONFIGS[name].get_config("micro")
+        moved = json.loads(c.to_json().replace("runs/micro", str(root)))
+        return type(c)(moved)
+
+    data = common.data_command(config("vqgan")).split()[3:]
+    build.main(build.parse(["build", *data, "--workers=1"]))
+    for name in ("identity", "vqgan"):
+        train.train(config(name))
+    encode.encode_set(config("vqgan"), root / "codes", batch_size=16)
+    (root / "codes" / "encode.json").write_text("{}")
+    for name in ("expert", "swap", "sync"):
+        train.train(config(name))
+    return config
+
+
+def leaves(tree):
+    return jax.tree.leaves(jax.device_get(tree))
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_resumed_run_equals_uninterrupted_bit_for_bit(micro, name, tmp_path):
+    config = micro(name)
+    whole = checkpoints.load_network(config.workdir)[0]
+    config.workdir = str(tmp_path)
+    config.train.steps = 2
+    # The schedule's length belongs to the run that is resumed, not to its first leg.
+    config.optimizer.default.decay = False
+    train.train(config)
+    config.train.steps = 4
+    resumed = train.train(config)
+    config.workdir = str(tmp_path / "whole")
+    whole = train.train(config)
+    assert int(resumed.step) == 4
+    for a, b in zip(leaves(resumed), leaves(whole), strict=True):
+        np.testing.assert_array_equal(a, b)
+    steps = [json.loads(x)["step"] for x in (tmp_path / "metrics.jsonl").open()]
+    assert steps == sorted(steps)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_gradients_reach_what_is_trained_and_nothing_else_changes(micro, name):
+    config = micro(name)
+    if name == "vqgan":
+        config.loss.adversarial_start = 0
+    run = train.Run(config)
+    before = run.new_state()
+    frozen = leaves(run.frozen)
+    old = jax.device_get(before.params)
+    state = before
+    for _, batch in zip(range(3), run.batches.training(0), strict=False):
+        state, metrics = run.update(state, run.frozen, batch)
+    assert all(np.isfinite(v) for v in jax.device_get(metrics).values())
+    unmoved = [
+        jax.tree_util.keystr(path)
+        for (path, a), b in zip(
+            jax.tree_util.tree_leaves_with_path(old), leaves(state.params), strict=True
+        )
+        if np.array_equal(a, b) and "code_age" not in jax.tree_util.keystr(path)
+    ]
+    assert unmoved == []
+    for a, b in zip(frozen, leaves(run.frozen), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert run.update._cache_size() == 1  # one trace of the step
+
+
+def test_swap_losses_vanish_at_the_truth(micro):
+    stage, frozen, batch = loaded(micro("swap"))
+    z = stage.lookup(frozen, batch["result"])
+    embedding = stage.recogniser.apply(frozen["recogniser"], stage.decode(frozen, z))
+    own = {**batch, "id_source": embedding, "id_result": embedding}
+    np.testing.assert_array_equal(stage.proxy(frozen, batch, z), 0.0)
+    np.testing.assert_allclose(stage.identities(frozen, own, z), 0.0, atol=1e-5)
+    assert np.all(np.asarray(stage.proxy(frozen, batch, z + 1.0)) > 0.5)
+    assert np.all(np.asarray(stage.identities(frozen, own, 3.0 * z[::-1])) > 1e-4)
+
+
+def test_sync_code_loss_vanishes_at_the_truth_and_sync_loss_at_agreement(micro):
+    stage, frozen, batch = loaded(micro("sync"))
+    target, reference, _ = stage.frames(frozen, batch)
+    truth = target[:, target.shape[1] // 2 :]
+    np.testing.assert_array_equal(stage.terms(frozen, batch, truth)["code"], 0.0)
+    assert np.all(np.asarray(stage.terms(frozen, batch, truth + 0.1)["code"]) > 0)
+    agreeing = jnp.eye(4)[:2]
+    np.testing.assert_allclose(losses.sync(agreeing, agreeing), 0.0, atol=1e-6)
+    assert np.all(np.asarray(losses.sync(agreeing, agreeing[::-1])) > 5.0)
+
+
+def loaded(config):
+    """(stage, frozen, batch) of a config."""
+    run = train.Run(config)
+    return run.stage, run.frozen, run.example
+
+
+def test_codes_of_another_vqgan_are_refused_by_name(micro, tmp_path):
+    config = micro("swap")
+    params, plain = checkpoints.load_network(config.frozen.vqgan)
+    params["vqgan"]["codebook_upper"] = params["vqgan"]["codebook_upper"] + 1.0
+    checkpoints.save_network(tmp_path / "other", params, plain)
+    config.frozen.vqgan = str(tmp_path / "other")
+    config.workdir = str(tmp_path / "swap")
+    with pytest.raises(records.RecordError) as error:
+        train.train(config)
+    made = records.metadata(config.data.root, "swaps")["fingerprint"]
+    assert made in str(error.value) and "encode" in str(error.value)
+
+
+def test_dead_codes_restart_from_the_batch(micro):
+    config = micro("vqgan")
+    run = train.Run(config)
+    params = jax.device_get(run.new_state().params)
+    codes, width = params["vqgan"]["codebook_upper"].shape
+    params["code_age"] = {h: np.full(codes, 100.0) for h in ("upper", "lower")}
+    used = np.zeros(codes, bool)
+    used[0] = True
+    z = np.arange(4 * width, dtype=np.float32).reshape(1, 2, 2, width) + 5.0
+    aux = {"used": {"upper": used, "lower": used}, "z": z}
+    after = run.stage.after_update(params, aux, jax.random.key(0))
+    book = np.asarray(after["vqgan"]["codebook_upper"])
+    np.testing.assert_array_equal(book[0], params["vqgan"]["codebook_upper"][0])
+    rows = {tuple(row) for row in z[0, 0]}
+    assert all(tuple(row) in rows for row in book[1:])
+    np.testing.assert_array_equal(after["code_age"]["upper"], 0.0)
+
+
+def test_nan_stops_with_the_step_and_what_led_there(micro, tmp_path, monkeypatch):
+    config = micro("identity")
+    config.workdir = str(tmp_path)
+    config.optimizer.default.lr = float("nan")
+    config.optimizer.default.warmup = 0
+    with pytest.raises(progress.RunError) as error:
+        train.train(config)
+    text = str(error.value)
+    assert "step 2" in text and "step 1:" in text and "loss" in text
+    assert checkpoints.Checkpoints(tmp_path).latest() is None
+
+
+def test_a_folder_of_another_config_is_refused(micro):
+    config = micro("identity")
+    config.model.recogniser.width = 16
+    with pytest.raises(checkpoints.CheckpointError, match="model"):
+        train.train(config)
+
+
+def test_missing_upstream_names_the_command(tmp_path):
+    config = sync.get_config("small")
+    with pytest.raises(SystemExit, match="python -m data_pipelines.build"):
+        upstream.prepare(config)
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(micro, tmp_path):
+    config = micro("identity")
+    command = [
+        *(sys.executable, "-m", "swaptalk_jax.train", "--config=configs/identity.py:micro"),
+        *(f"--config.workdir={tmp_path}", f"--config.data.root={config.data.root}"),
+        *("--config.upstream=()", "--config.train.steps=100000", "--config.train.log_every=1"),
+    ]
+    run = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    for line in run.stdout:
+        if "steps/s" in line:
+            run.send_signal(signal.SIGINT)
+            break
+    rest, _ = run.communicate(timeout=120)
+    assert run.returncode == 130, rest
+    assert "the same command goes on" in rest and "Traceback" not in rest
+    assert checkpoints.Checkpoints(tmp_path).latest() > 0

@@ -90,7 +90,7 @@ def data_command(c):
     if c.size == "tiny":
         return (
             f"{command} --source=synthetic --identities=160 --val_identities=24 --clips=2"
-            " --triples=4000"
+            " --frames=40 --triples=3000"
         )
     if c.size == "micro":
         return (

@@ -2,7 +2,7 @@
 
     python -m swaptalk_jax.train --config=configs/identity.py
 
-Needs: face shards (data_pipelines.build).
+Needs: face shards (data_pipelines.build). Parameters at the paper's size: recogniser 43.6 M.
 """
 
 from configs import common
@@ -18,7 +18,7 @@ def get_config(size=""):
     c.model = {
         "recogniser": {
             "paper": {"stages": (3, 4, 14, 3), "width": 64, "embed_dim": 512, "input_size": 112},
-            "small": {"stages": (2, 2, 2, 2), "width": 32, "embed_dim": 256, "input_size": 64},
+            "small": {"stages": (1, 1, 1, 1), "width": 24, "embed_dim": 128, "input_size": 64},
             "tiny": {"stages": (1, 1, 1, 1), "width": 24, "embed_dim": 128, "input_size": 48}
             | INNER,
             "micro": {"stages": (1, 1), "width": 8, "embed_dim": 16, "input_size": 24} | INNER,
@@ -29,7 +29,7 @@ def get_config(size=""):
     c.train.update(
         {
             "paper": {"steps": 100_000, "batch_size": 512, "eval_batch_size": 512},
-            "small": {"steps": 600, "batch_size": 32, "eval_batch_size": 64},
+            "small": {"steps": 200, "batch_size": 32, "eval_batch_size": 64},
             "tiny": {"steps": 250, "batch_size": 32, "eval_batch_size": 128},
             "micro": {"steps": 4, "batch_size": 4, "eval_batch_size": 4},
         }[size]

@@ -2,7 +2,8 @@
 
     python -m swaptalk_jax.train --config=configs/swap.py
 
-Needs: code shards with triples (swaptalk_jax.encode), the VQGAN, the recogniser.
+Needs: code shards with triples (swaptalk_jax.encode), the VQGAN, the recogniser. Parameters at the
+paper's size: swap 26.0 M.
 """
 
 from configs import common
@@ -16,7 +17,7 @@ def get_config(size=""):
     c.model = {
         "swap": {
             "paper": net(blocks=8, width=512, heads=8, embed_dim=256, grid=(32, 32)),
-            "small": net(blocks=6, width=192, heads=6, embed_dim=64, grid=(16, 16)),
+            "small": net(blocks=4, width=128, heads=4, embed_dim=64, grid=(16, 16)),
             "tiny": net(blocks=4, width=128, heads=4, embed_dim=64, grid=(16, 16)),
             "micro": net(blocks=1, width=16, heads=2, embed_dim=16, grid=(16, 16)),
         }[size]
@@ -29,7 +30,7 @@ def get_config(size=""):
     c.train.update(
         {
             "paper": {"steps": 200_000, "batch_size": 8, "eval_batch_size": 16},
-            "small": {"steps": 1500, "batch_size": 16, "eval_batch_size": 16},
+            "small": {"steps": 500, "batch_size": 16, "eval_batch_size": 16},
             "tiny": {"steps": 800, "batch_size": 16, "eval_batch_size": 16},
             "micro": {"steps": 4, "batch_size": 2, "eval_batch_size": 2},
         }[size]

@@ -2,6 +2,7 @@
 
     python -m swaptalk_jax.train --config=configs/sync.py
 
+Parameters at the paper's size: warp 10.5 M, unet 213.3 M.
 Needs: code shards (swaptalk_jax.encode), the VQGAN, the expert. The swap module is no input of
 this training but of what follows it, so `:tiny` builds it on the way.
 """
@@ -19,13 +20,13 @@ def get_config(size=""):
     c.model = {
         "warp": {
             "paper": {"width": 128},
-            "small": {"width": 48},
+            "small": {"width": 32},
             "tiny": {"width": 32},
             "micro": {"width": 8},
         }[size],
         "unet": {
             "paper": net(192, (1, 2, 4), 2, (1, 2), 8, 512, 256),
-            "small": net(64, (1, 2, 2), 1, (1, 2), 4, 128, 64),
+            "small": net(64, (1, 2), 1, (0, 1), 4, 96, 64),
             "tiny": net(64, (1, 2), 1, (0, 1), 4, 96, 64),
             "micro": net(8, (1, 2), 1, (1,), 2, 16, 16),
         }[size],
@@ -37,7 +38,7 @@ def get_config(size=""):
     c.train.update(
         {
             "paper": {"steps": 200_000, "batch_size": 20, "eval_batch_size": 20},
-            "small": {"steps": 2000, "batch_size": 8, "eval_batch_size": 16},
+            "small": {"steps": 600, "batch_size": 8, "eval_batch_size": 16},
             "tiny": {"steps": 800, "batch_size": 8, "eval_batch_size": 16},
             "micro": {"steps": 4, "batch_size": 2, "eval_batch_size": 2},
         }[size]

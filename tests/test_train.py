@@ -12,7 +12,7 @@ import pytest
 from conftest import ROOT
 
 from configs import common, expert, identity, swap, sync, vqgan
-from data_pipelines import build, records
+from data_pipelines import records
 from swaptalk_jax import checkpoints, encode, losses, progress, train, upstream
 
 CONFIGS = {"identity": identity, "vqgan": vqgan, "expert": expert, "swap": swap, "sync": sync}
@@ -31,8 +31,8 @@ def micro(tmp_path_factory):
         moved = json.loads(c.to_json().replace("runs/micro", str(root)))
         return type(c)(moved)
 
-    data = common.data_command(config("vqgan")).split()[3:]
-    build.main(build.parse(["build", *data, "--workers=1"]))
+    data = common.data_command(config("vqgan")).split()[1:]
+    subprocess.run([sys.executable, *data, "--workers=1"], cwd=ROOT, check=True)
     for name in ("identity", "vqgan"):
         train.train(config(name))
     encode.encode_set(config("vqgan"), root / "codes", batch_size=16)

@@ -22,13 +22,13 @@ def get_config(size=""):
         }[size]
     }
     c.loss = {}
-    c.optimizer.default = common.adam(1e-4 if size == "paper" else 1e-3, warmup=50, clip=1.0)
+    c.optimizer.default = common.adam(1e-4 if size == "paper" else 2e-3, warmup=50, clip=1.0)
     c.optimizer.default.decay = size != "paper"
     c.train.update(
         {
             "paper": {"steps": 200_000, "batch_size": 256, "eval_batch_size": 256},
-            "small": {"steps": 600, "batch_size": 64, "eval_batch_size": 64},
-            "tiny": {"steps": 1000, "batch_size": 64, "eval_batch_size": 64},
+            "small": {"steps": 400, "batch_size": 64, "eval_batch_size": 64},
+            "tiny": {"steps": 700, "batch_size": 64, "eval_batch_size": 64},
             "micro": {"steps": 4, "batch_size": 4, "eval_batch_size": 4},
         }[size]
     )

@@ -38,8 +38,8 @@ def get_config(size=""):
     c.train.update(
         {
             "paper": {"steps": 200_000, "batch_size": 20, "eval_batch_size": 20},
-            "small": {"steps": 600, "batch_size": 8, "eval_batch_size": 16},
-            "tiny": {"steps": 800, "batch_size": 8, "eval_batch_size": 16},
+            "small": {"steps": 400, "batch_size": 8, "eval_batch_size": 16},
+            "tiny": {"steps": 600, "batch_size": 8, "eval_batch_size": 16},
             "micro": {"steps": 4, "batch_size": 2, "eval_batch_size": 2},
         }[size]
     )

@@ -38,7 +38,7 @@ def get_config(size=""):
             "micro": {"width": 8, "layers": 1},
         }[size],
     }
-    steps = {"paper": 500_000, "small": 1000, "tiny": 450, "micro": 4}[size]
+    steps = {"paper": 500_000, "small": 600, "tiny": 350, "micro": 4}[size]
     c.loss = {
         "perceptual": 1.0,
         "vq": 1.0,

@@ -3,7 +3,8 @@
     python -m swaptalk_jax.evaluate --bundle=runs/tiny/bundle --data=runs/tiny/data \
         --codes=runs/tiny/codes --out=runs/tiny
 
-Writes evaluation.json (all numbers) and report.html (numbers, pictures, loss curves) into --out.
+Writes evaluation.json (all numbers), report.html (numbers, pictures, loss curves) and result.jpg
+(source, target, truth, result of eight swaps) into --out.
 What a number means stands in measures.py.
 """
 
@@ -12,6 +13,7 @@ import operator
 import time
 from pathlib import Path
 
+import numpy as np
 from absl import app, flags
 
 from data_pipelines import records
@@ -59,6 +61,12 @@ def evaluate(pipe, data, codes):
     }, pictures
 
 
+def faces(rows):
+    """One picture of rows (source, target, truth, result), two of them side by side."""
+    pairs = zip(rows[::2], rows[1::2], strict=False)
+    return writer.grid([np.stack([*left, *right]) for left, right in pairs], scale_to=128)
+
+
 def main(_):
     """Command line."""
     c = flags.FLAGS
@@ -69,6 +77,7 @@ def main(_):
         writer.replace(out / "evaluation.json", json.dumps(evaluation, indent=1).encode())
         page = report.page(evaluation, pictures, Path(c.workdir or out), c.clip)
         writer.replace(out / "report.html", page.encode())
+        writer.save_picture(out / "result.jpg", faces(pictures["swap"]))
     except (checkpoints.CheckpointError, records.RecordError) as error:
         raise SystemExit(f"[evaluate] {error}") from error
     for name, check in evaluation["thresholds"].items():

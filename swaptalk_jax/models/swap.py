@@ -4,6 +4,29 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 
+def sine_cosine(rng, shape):
+    """Start of a learned position embedding [h w width]: sines and cosines of y and of x.
+
+    Aligned faces answer mostly from the place that asks, and places that differ from the start are
+    found at once; from the usual noise of 0.02 the tiny size had not found them in 500 steps.
+    """
+    del rng
+    h, w, width = shape
+    count = width // 4
+    # From half a period over the grid to one in two cells.
+    frequency = jnp.pi * jnp.geomspace(1.0 / max(h, w), 1.0, count)
+    angles = [jnp.arange(n)[:, None] * frequency for n in (h, w)]
+    y, x = (jnp.concatenate([jnp.sin(a), jnp.cos(a)], axis=-1) for a in angles)
+    grid = jnp.broadcast_to(y[:, None], (h, w, 2 * count)), jnp.broadcast_to(x, (h, w, 2 * count))
+    both = jnp.concatenate(grid, axis=-1)
+    return jnp.pad(both, ((0, 0), (0, 0), (0, width - 4 * count)))
+
+
+def _alike(key):
+    """Initialiser that gives query, key and value one start: a place then asks for its own kind."""
+    return lambda rng, shape, dtype=jnp.float32: nn.initializers.lecun_normal()(key, shape, dtype)
+
+
 class CrossAttentionBlock(nn.Module):
     """Post-norm cross-attention block of the swap module (paper eq. 7, Figure 2c)."""
 
@@ -16,7 +39,14 @@ class CrossAttentionBlock(nn.Module):
     def __call__(self, target, source):
         """target [b n width] queries, source [b m width] keys and values -> [b n width]."""
         attended = nn.MultiHeadDotProductAttention(
-            self.heads, dtype=self.dtype, force_fp32_for_softmax=True, name="attention"
+            self.heads,
+            dtype=self.dtype,
+            force_fp32_for_softmax=True,
+            kernel_init=_alike(self.make_rng("params"))
+            if self.is_initializing()
+            else nn.initializers.zeros,
+            out_kernel_init=nn.initializers.lecun_normal(),
+            name="attention",
         )(target, source)
         x = nn.LayerNorm(dtype=self.dtype, name="norm1")(target + attended)
         hidden = nn.gelu(nn.Dense(self.ffn_width, dtype=self.dtype, name="ffn_in")(x))
@@ -52,7 +82,7 @@ class SwapTransformer(nn.Module):
                 )
         b, h, w, d = target.shape
         normal = nn.initializers.normal(0.02)
-        position = self.param("position", normal, (h * w, self.width))
+        position = self.param("position", sine_cosine, (h, w, self.width)).reshape(h * w, -1)
         semantic = self.param("semantic", normal, (2, self.width))
         linear = nn.Dense(self.width, dtype=self.dtype, name="linear_in")
         source = (linear(source.reshape(b, h * w, d)) + position + semantic[0]).astype(self.dtype)

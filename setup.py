@@ -4,6 +4,7 @@ from setuptools import setup
 
 CORE = [
     "absl-py>=2.1",  # command lines
+    "array-record>=0.7",  # the shards
     "av>=14",  # FFmpeg's libraries in a wheel: every container, exact time stamps
     "flax>=0.12",  # the networks (Linen)
     "grain>=0.2.15",  # the input pipeline
@@ -16,6 +17,7 @@ CORE = [
     "orbax-checkpoint>=0.12,<1",  # training checkpoints; the v1 interface still moves
     "pillow>=10",  # tensorboardX encodes its pictures with it
     "safetensors>=0.5",  # the durable format of parameters: no pickles
+    "scipy>=1.13",  # Delaunay triangles of the classical proxy
     "tensorboardX>=2.6.2",  # TensorBoard files without TensorFlow
     "tensorflow-datasets>=4.9.9",  # record features over ArrayRecord; TensorFlow is never imported
 ]

@@ -3,9 +3,16 @@
 
 extras=${1:-}
 if [ ! -x .venv/bin/python ]; then
-    python=${PYTHON:-$(command -v python3.12 || command -v python3.11 || command -v python3 || true)}
-    if ! "${python:-false}" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
-        echo "SwapTalk needs Python 3.11 or newer; found: ${python:-none}. Set PYTHON=/path/to/python3.11" >&2
+    python=
+    for candidate in ${PYTHON:-python3 python3.12 python3.11}; do
+        if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+            python=$candidate
+            break
+        fi
+    done
+    if [ -z "$python" ]; then
+        echo "SwapTalk needs Python 3.11 or newer, tried: ${PYTHON:-python3 python3.12 python3.11}." \
+            "Set PYTHON=/path/to/python3.11" >&2
         exit 1
     fi
     echo "== making .venv with $python"

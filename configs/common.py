@@ -89,8 +89,8 @@ def data_command(c):
     command = f"python -m data_pipelines.build --out={c.root}/data --size={size}"
     if c.size == "tiny":
         return (
-            f"{command} --source=synthetic --identities=248 --val_identities=24 --clips=2"
-            " --frames=25 --triples=3000"
+            f"{command} --source=synthetic --identities=224 --val_identities=24 --clips=2"
+            " --frames=25 --triples=2400"
         )
     if c.size == "micro":
         return (

@@ -28,7 +28,7 @@ def get_config(size=""):
         {
             "paper": {"steps": 200_000, "batch_size": 256, "eval_batch_size": 256},
             "small": {"steps": 400, "batch_size": 64, "eval_batch_size": 64},
-            "tiny": {"steps": 700, "batch_size": 64, "eval_batch_size": 64},
+            "tiny": {"steps": 600, "batch_size": 64, "eval_batch_size": 64},
             "micro": {"steps": 4, "batch_size": 4, "eval_batch_size": 4},
         }[size]
     )

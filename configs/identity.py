@@ -30,7 +30,7 @@ def get_config(size=""):
         {
             "paper": {"steps": 100_000, "batch_size": 512, "eval_batch_size": 512},
             "small": {"steps": 200, "batch_size": 32, "eval_batch_size": 64},
-            "tiny": {"steps": 200, "batch_size": 32, "eval_batch_size": 128},
+            "tiny": {"steps": 150, "batch_size": 32, "eval_batch_size": 128},
             "micro": {"steps": 4, "batch_size": 4, "eval_batch_size": 4},
         }[size]
     )

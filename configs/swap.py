@@ -31,7 +31,7 @@ def get_config(size=""):
         {
             "paper": {"steps": 200_000, "batch_size": 8, "eval_batch_size": 16},
             "small": {"steps": 300, "batch_size": 8, "eval_batch_size": 16},
-            "tiny": {"steps": 900, "batch_size": 8, "eval_batch_size": 16},
+            "tiny": {"steps": 800, "batch_size": 8, "eval_batch_size": 16},
             "micro": {"steps": 4, "batch_size": 2, "eval_batch_size": 2},
         }[size]
     )

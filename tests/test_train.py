@@ -18,6 +18,11 @@ from swaptalk_jax import checkpoints, encode, losses, progress, train, upstream
 CONFIGS = {"identity": identity, "vqgan": vqgan, "expert": expert, "swap": swap, "sync": sync}
 
 
+# Counters without a gradient; and the critic's last bias, on which the two sides of the hinge pull
+# equally until a logit passes the margin.
+STILL = ("['code_age']['upper']", "['code_age']['lower']", "['logits']['bias']")
+
+
 @pytest.fixture(scope="session")
 def micro(tmp_path_factory):
     """Returns name -> micro config whose data and upstream stages stand, 4 steps each."""
@@ -83,7 +88,7 @@ def test_gradients_reach_what_is_trained_and_nothing_else_changes(micro, name):
         for (path, a), b in zip(
             jax.tree_util.tree_leaves_with_path(old), leaves(state.params), strict=True
         )
-        if np.array_equal(a, b) and "code_age" not in jax.tree_util.keystr(path)
+        if np.array_equal(a, b) and not jax.tree_util.keystr(path).endswith(STILL)
     ]
     assert unmoved == []
     for a, b in zip(frozen, leaves(run.frozen), strict=True):

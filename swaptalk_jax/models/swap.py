@@ -22,9 +22,12 @@ def sine_cosine(rng, shape):
     return jnp.pad(both, ((0, 0), (0, 0), (0, width - 4 * count)))
 
 
-def _alike(key):
-    """Initialiser that gives query, key and value one start: a place then asks for its own kind."""
-    return lambda rng, shape, dtype=jnp.float32: nn.initializers.lecun_normal()(key, shape, dtype)
+def _same(initializer, key):
+    """The initializer with one key for all: query, key and value start equal (chosen).
+
+    A token then asks at first for what is like it, in place and in kind, instead of for anything.
+    """
+    return lambda rng, shape, dtype=jnp.float32: initializer(key, shape, dtype)
 
 
 class CrossAttentionBlock(nn.Module):
@@ -38,13 +41,14 @@ class CrossAttentionBlock(nn.Module):
     @nn.compact
     def __call__(self, target, source):
         """target [b n width] queries, source [b m width] keys and values -> [b n width]."""
+        start = nn.initializers.lecun_normal()
+        if self.is_initializing():
+            start = _same(start, self.make_rng("params"))
         attended = nn.MultiHeadDotProductAttention(
             self.heads,
             dtype=self.dtype,
             force_fp32_for_softmax=True,
-            kernel_init=_alike(self.make_rng("params"))
-            if self.is_initializing()
-            else nn.initializers.zeros,
+            kernel_init=start,
             out_kernel_init=nn.initializers.lecun_normal(),
             name="attention",
         )(target, source)

@@ -9,7 +9,7 @@ alone (one batch again and again), and both together as training has them.
 import time
 
 import jax
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 
 from data_pipelines import records
@@ -47,6 +47,7 @@ def measure(config, steps):
 
 def main(_):
     """Prints the table."""
+    logging.set_verbosity(logging.WARNING)  # JAX and Orbax tell of every backend and file
     config = flags.FLAGS.config
     try:
         upstream.prepare(config)

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from absl import logging
 from flax import traverse_util
 from orbax.checkpoint import v1 as ocp
 from safetensors import SafetensorError
@@ -32,7 +31,6 @@ class Checkpoints:
     """Training states of one run under `<workdir>/checkpoints`, the newest `keep` of them."""
 
     def __init__(self, workdir, keep=2):
-        logging.set_verbosity(logging.WARNING)  # Orbax tells of every file it opens
         # Checkpointer decides by itself which steps to save; the loop decides here.
         self.checkpointer = ocp.training.Checkpointer(
             Path(workdir).absolute() / "checkpoints",

@@ -12,13 +12,15 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 
 from data_pipelines import audio, records
 from swaptalk_jax import checkpoints, sharding, upstream, writer
 from swaptalk_jax.stages import compute_dtype, frozen
 from swaptalk_jax.stages.images import to_float
+
+TELL_EVERY = 10.0  # seconds between two lines of progress
 
 
 class Encoder:
@@ -44,7 +46,7 @@ class Encoder:
 
     def __call__(self, read, count, name):
         """read(i) -> uint8 [h w 3], i < count; returns codes uint16 [n h w], embeddings [n e]."""
-        codes, embeddings, began = [], [], time.time()
+        codes, embeddings, began, told = [], [], time.time(), time.time()
         with ThreadPoolExecutor(8) as pool:
             for first in range(0, count, self.batch_size):
                 # The last batch is filled with its own last image: one shape, one compilation.
@@ -54,8 +56,15 @@ class Encoder:
                 keep = min(self.batch_size, count - first)
                 codes.append(c[:keep].astype(np.uint16))
                 embeddings.append(e[:keep])
-        rate = count / max(time.time() - began, 1e-9)
-        print(f"[encode] {name}: {count} images, {rate:.0f} images/s", flush=True)
+                if time.time() - told > TELL_EVERY or first + keep == count:
+                    told = time.time()
+                    rate = (first + keep) / (told - began)
+                    left = int((count - first - keep) / rate)
+                    print(
+                        f"[encode] {name}: {first + keep}/{count} images, {rate:.0f}/s, "
+                        f"{left // 60}:{left % 60:02} left",
+                        flush=True,
+                    )
         return np.concatenate(codes), np.concatenate(embeddings)
 
 
@@ -138,6 +147,8 @@ def range_of(root, kind, split):
 
 
 def main(_):
+    """Command line."""
+    logging.set_verbosity(logging.WARNING)  # JAX and Orbax tell of every backend and file
     config, out = flags.FLAGS.config, Path(flags.FLAGS.out)
     own = {
         "path": f"{config.workdir}/{checkpoints.PARAMS}",

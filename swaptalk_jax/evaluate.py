@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from absl import app, flags
+from absl import app, flags, logging
 
 from data_pipelines import records
 from swaptalk_jax import checkpoints, measures, pipeline, report, validation, writer
@@ -69,6 +69,7 @@ def faces(rows):
 
 def main(_):
     """Command line."""
+    logging.set_verbosity(logging.WARNING)  # JAX and Orbax tell of every backend and file
     c = flags.FLAGS
     out = Path(c.out)
     try:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from absl import app, flags
+from absl import app, flags, logging
 from flax import traverse_util
 from safetensors.numpy import load as parse_safetensors
 from safetensors.numpy import save as to_safetensors
@@ -170,6 +170,7 @@ def _publish(out, files):
 
 def main(_):
     """Command line."""
+    logging.set_verbosity(logging.WARNING)  # JAX and Orbax tell of every backend and file
     jax.config.update("jax_platforms", "cpu")  # nothing is computed; leave accelerators to others
     try:
         config = export(flags.FLAGS.workdir, flags.FLAGS.out)

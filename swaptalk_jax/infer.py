@@ -17,7 +17,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from absl import app, flags
+from absl import app, flags, logging
 
 from data_pipelines import align, audio, landmarks, video
 from data_pipelines.video import MediaError
@@ -212,6 +212,7 @@ def _told(frames, total, report):
 
 def main(_):
     """Command line."""
+    logging.set_verbosity(logging.WARNING)  # JAX and Orbax tell of every backend and file
     c = flags.FLAGS
 
     def report(line):

@@ -21,13 +21,13 @@ def get_config(size=""):
         "warp": {
             "paper": {"width": 128},
             "small": {"width": 32},
-            "tiny": {"width": 32},
+            "tiny": {"width": 16},
             "micro": {"width": 8},
         }[size],
         "unet": {
             "paper": net(192, (1, 2, 4), 2, (1, 2), 8, 512, 256),
             "small": net(64, (1, 2), 1, (0, 1), 4, 96, 64),
-            "tiny": net(64, (1, 2), 1, (0, 1), 4, 96, 64),
+            "tiny": net(40, (1, 2), 1, (1,), 4, 64, 64),
             "micro": net(8, (1, 2), 1, (1,), 2, 16, 16),
         }[size],
     }

@@ -33,7 +33,9 @@ class History:
     """Metrics of the steps since the last log line, left on the device until then."""
 
     def __init__(self, stage, steps):
-        self.stage, self.steps, self.rows, self.clock = stage, steps, [], None
+        self.stage, self.steps, self.clock = stage, steps, None
+        self.rows = []  # of steps that are not logged yet
+        self.told = []  # the newest that are
 
     def add(self, step, metrics):
         """Keeps a step's metrics (dict of scalars on the device); waits for the step before.
@@ -50,11 +52,13 @@ class History:
         self.rows = []
         for i, (step, metrics) in enumerate(rows):
             if not all(map(math.isfinite, metrics.values())):
-                led = [f"  step {s}: {json.dumps(m)}" for s, m in rows[max(0, i - 3) : i + 1]]
+                led = (self.told + rows[: i + 1])[-4:]
+                lines = "\n".join(f"  step {s}: {json.dumps(m)}" for s, m in led)
                 raise RunError(
                     f"[{self.stage}] the metrics of step {step} are not finite; nothing was saved "
-                    "since the last checkpoint. What led there:\n" + "\n".join(led)
+                    f"since the last checkpoint. What led there:\n{lines}"
                 )
+        self.told = (self.told + rows)[-3:]
         if rows:
             log.scalars(*rows[-1])
             self.line(*rows[-1])

@@ -37,6 +37,7 @@ def micro(tmp_path_factory):
         c = CONFIGS[name].get_config("micro")
         # A schedule that ends with the run would differ between a run's first leg and the whole.
         c.optimizer.default.decay = False
+        c.optimizer.default.warmup = 0  # its first step would be of length 0
         if name == "vqgan":
             c.loss.adversarial_start = 0
         return type(c)(json.loads(c.to_json().replace("runs/micro", str(root))))
@@ -80,7 +81,7 @@ def test_gradients_reach_what_is_trained_and_nothing_else_changes(micro, name):
     state = run.new_state()
     frozen = leaves(run.frozen)
     old = jax.device_get(state.params)
-    for _, batch in zip(range(3), run.batches.training(0), strict=False):
+    for _, batch in zip(range(6), run.batches.training(0), strict=False):
         state, metrics = run.update(state, run.frozen, batch)
     assert all(np.isfinite(v) for v in jax.device_get(metrics).values())
     unmoved = [
@@ -159,7 +160,6 @@ def test_nan_stops_with_the_step_and_what_led_there(micro, tmp_path, monkeypatch
     config = micro("identity")
     config.workdir = str(tmp_path)
     config.optimizer.default.lr = float("nan")
-    config.optimizer.default.warmup = 0
     with pytest.raises(progress.RunError) as error:
         train.train(config)
     text = str(error.value)

@@ -5,7 +5,7 @@ from setuptools import setup
 CORE = [
     "absl-py>=2.1",  # command lines
     "array-record>=0.7",  # the shards
-    "av>=14",  # FFmpeg's libraries in a wheel: every container, exact time stamps
+    "av>=14,<19",  # FFmpeg in a wheel: every container, exact time stamps; 19 changed av.open
     "flax>=0.12",  # the networks (Linen)
     "grain>=0.2.15",  # the input pipeline
     "jax>=0.10",

@@ -34,12 +34,15 @@ def get_config(size=""):
     c.loss = {"code": 1.0, "sync": 0.03}
     c.optimizer.default = common.adam(1e-4)
     if size != "paper":
-        c.optimizer.default = common.adam(1e-3, warmup=50, clip=1.0, decay=True)
+        c.optimizer.default = common.adam(2e-3, warmup=50, clip=1.0, decay=True)
+        # From the start, the expert's pull on lips that are still far off drowned the codes: after
+        # 450 steps L_code was 0.146 with it, after 350 steps 0.123 without it.
+        c.loss.sync = 0.0
     c.train.update(
         {
             "paper": {"steps": 200_000, "batch_size": 20, "eval_batch_size": 20},
             "small": {"steps": 400, "batch_size": 8, "eval_batch_size": 16},
-            "tiny": {"steps": 450, "batch_size": 8, "eval_batch_size": 16},
+            "tiny": {"steps": 480, "batch_size": 8, "eval_batch_size": 16},
             "micro": {"steps": 4, "batch_size": 2, "eval_batch_size": 2},
         }[size]
     )

@@ -12,6 +12,7 @@ INNER = {"box": (0.125, 0.125, 0.875, 0.875)}
 
 
 def get_config(size=""):
+    """The config of a size: paper (the default), small, tiny or micro."""
     size = common.size_name(size)
     c = common.config("identity", size)
     common.needs(c, "data")

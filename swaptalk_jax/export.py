@@ -21,6 +21,7 @@ from safetensors.numpy import save as to_safetensors
 
 from data_pipelines import audio, records
 from swaptalk_jax import checkpoints
+from swaptalk_jax.models.vqgan import factor
 
 FORMAT, VERSION = "swaptalk-bundle", 1
 # File of the bundle -> stage that trained it and the networks it holds.
@@ -131,13 +132,13 @@ def _described(configs, fingerprint):
         for network in networks
     }
     data = configs["sync"]["data"]
-    factor = 2 ** (len(model["vqgan"]["multipliers"]) - 1)
+    cell = factor(model["vqgan"]["multipliers"], model["vqgan"].get("patch", 1))
     return {
         "format": FORMAT,
         "version": VERSION,
         "notice": NOTICE,
         "size": configs["sync"]["size"],
-        "image_size": model["swap"]["grid"][0] * factor,
+        "image_size": model["swap"]["grid"][0] * cell,
         "grid": model["swap"]["grid"],
         "audio": {
             "features": data["features"],

@@ -79,9 +79,13 @@ def margin_softmax(embeddings, weights, labels, margin, scale):
     return optax.softmax_cross_entropy_with_integer_labels(scale * logits, labels)
 
 
-def code(z, z_of_result):
-    """Per-example mean squared error of VQ-embeddings [b ... d] (eq. 8, 14) -> [b]."""
-    return jnp.mean(jnp.square(z - z_of_result), axis=tuple(range(1, z.ndim)))
+def code(z, z_of_result, weights=1.0):
+    """Per-example mean squared error of VQ-embeddings [b ... d] (eq. 8, 14) -> [b].
+
+    weights: of cells, of a shape that broadcasts to [b ... d], 1 on average (chosen; 1 in the
+    paper).
+    """
+    return jnp.mean(weights * jnp.square(z - z_of_result), axis=tuple(range(1, z.ndim)))
 
 
 def in_sync(video, audio):

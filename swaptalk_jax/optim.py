@@ -2,6 +2,7 @@
 
 import jax
 import optax
+from optax import contrib
 
 
 def schedule(lr, warmup, steps, decay):
@@ -11,23 +12,46 @@ def schedule(lr, warmup, steps, decay):
     return optax.linear_schedule(0.0, lr, warmup) if warmup else optax.constant_schedule(lr)
 
 
-def adam(group, steps):
-    """Adam of one group: lr, b1, b2, warmup, clip (global norm; 0 = none), decay."""
-    clip = [optax.clip_by_global_norm(group.clip)] if group.clip else []
-    rate = schedule(group.lr, group.warmup, steps, group.decay)
-    return optax.chain(*clip, optax.adam(rate, b1=group.b1, b2=group.b2))
+def kernel_axes(path, x):
+    """How Muon reads a parameter as a matrix; None: it isn't one, Adam trains it.
+
+    Kernels of Flax's Conv and Dense have one output axis, the last; the query, key and value of
+    its attention have two (head, channel), and its output kernel has two of input.
+    """
+    names = [part.key for part in path]
+    if names[-1] != "kernel":
+        return None
+    outputs = 2 if names[-2] in ("query", "key", "value") else 1
+    axes = tuple(range(x.ndim))
+    return contrib.MuonDimensionNumbers(axes[:-outputs], axes[-outputs:])
+
+
+def group(g, steps):
+    """The optimizer of one group of the config (configs/common.py: adam, muon)."""
+    clip = [optax.clip_by_global_norm(g.clip)] if g.clip else []
+    rate = schedule(g.lr, g.warmup, steps, g.decay)
+    if not g.muon_lr:
+        return optax.chain(*clip, optax.adam(rate, b1=g.b1, b2=g.b2))
+    muon = contrib.muon(
+        schedule(g.muon_lr, g.warmup, steps, g.decay),
+        adam_learning_rate=rate,
+        adam_b1=g.b1,
+        adam_b2=g.b2,
+        muon_weight_dimension_numbers=lambda p: jax.tree.map_with_path(kernel_axes, p),
+    )
+    return optax.chain(*clip, muon)
 
 
 def optimizer(groups, steps, params):
     """`optax.partition` over the top-level keys of params.
 
-    Keys named in `groups` get their own Adam, the rest get `groups.default`; keys in
+    Keys named in `groups` get their own optimizer, the rest get `groups.default`; keys in
     `groups.constant` are not trained (counters).
     """
     constant = set(groups.get("constant", ()))
     labels = {k: k if k in groups or k in constant else "default" for k in params}
     transforms = {
-        label: optax.set_to_zero() if label in constant else adam(groups[label], steps)
+        label: optax.set_to_zero() if label in constant else group(groups[label], steps)
         for label in set(labels.values())
     }
     tree = {k: jax.tree.map(lambda _, label=labels[k]: label, v) for k, v in params.items()}

@@ -11,14 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from swaptalk_jax import export, losses
+from swaptalk_jax import backend, export, losses
 from swaptalk_jax.models.expert import LipExpert
 from swaptalk_jax.models.lip_unet import LipUNet
 from swaptalk_jax.models.recogniser import Recogniser
 from swaptalk_jax.models.swap import SwapTransformer
 from swaptalk_jax.models.vqgan import VQGAN, halves, join
 from swaptalk_jax.models.warp import FaceWarp
-from swaptalk_jax.stages import compute_dtype
 from swaptalk_jax.stages.images import to_float
 
 MODELS = {
@@ -45,7 +44,7 @@ class SwapTalk:
         self.batch_size = batch_size
         self.size = self.config["image_size"]
         self.audio = self.config["audio"]  # features, width, context, window
-        dtype = compute_dtype(precision)
+        dtype = backend.compute_dtype(precision)
         self._params = jax.device_put(params)
         self._models = {
             name: model(**self.config["model"][name], dtype=dtype) for name, model in MODELS.items()
@@ -102,7 +101,7 @@ class SwapTalk:
 
     def _run(self, function, *arrays):
         """function(params, *arrays), jitted, over batches of one size along the first axis."""
-        jitted = self._jitted.setdefault(function.__name__, jax.jit(function))
+        jitted = self._jitted.setdefault(function.__name__, backend.jit(function))
         results, count = [], len(arrays[0])
         for first in range(0, count, self.batch_size):
             # The last batch is filled with its own last example.

@@ -15,7 +15,7 @@ from ml_collections import config_flags
 
 from data_pipelines import loader, records
 from data_pipelines.views import VIEWS
-from swaptalk_jax import checkpoints, optim, progress, sharding, stages, upstream, writer
+from swaptalk_jax import backend, checkpoints, optim, progress, sharding, stages, upstream, writer
 
 
 @flax.struct.dataclass
@@ -92,9 +92,9 @@ class Run:
         frozen = self.stage.load_frozen()
         self.vqgan_fingerprint = check_codes(config, self.stage.view, frozen)
         self.frozen = jax.device_put(frozen, self.everywhere)
-        self.update = jax.jit(make_step(self.stage, self.tx, config.seed), donate_argnums=0)
-        self.evaluate = jax.jit(self.stage.evaluate)
-        self.pictures = jax.jit(self.stage.pictures)
+        self.update = backend.jit(make_step(self.stage, self.tx, config.seed), donate_argnums=0)
+        self.evaluate = backend.jit(self.stage.evaluate)
+        self.pictures = backend.jit(self.stage.pictures, once=True)
 
     def _init(self, batch):
         params = self.stage.init(self.key, batch)
@@ -102,7 +102,8 @@ class Run:
 
     def new_state(self):
         """The state of step 0."""
-        return jax.jit(self._init, out_shardings=self.everywhere)(self.example)
+        init = backend.jit(self._init, once=True, out_shardings=self.everywhere)
+        return init(self.example)
 
     def restored(self, saved, step):
         """The state that `saved` (checkpoints.Checkpoints) holds of a step."""

@@ -179,3 +179,9 @@ def test_mouth_box_holds_the_mouth_and_stays_in_the_crop():
     for shift in ((1000, 1000), (-1000, 20)):
         y0, x0, y1, x1 = align.mouth_box(inner + shift, 64)
         assert 0 <= y0 < y1 <= 64 and 0 <= x0 < x1 <= 64
+
+
+def test_mouth_area_is_the_share_of_each_cell_and_holds_the_mouths_middle():
+    fine, coarse = align.mouth_area(64, 64), align.mouth_area(16, 16)
+    np.testing.assert_allclose(fine.reshape(16, 4, 16, 4).mean((1, 3)), coarse, atol=0.05)
+    assert fine[48, 32] == 1 and fine[20].max() == 0 and fine[:, :8].max() == 0

@@ -10,7 +10,7 @@ from swaptalk_jax.models.expert import LipExpert
 from swaptalk_jax.models.lip_unet import LipUNet
 from swaptalk_jax.models.recogniser import Recogniser
 from swaptalk_jax.models.swap import SwapTransformer
-from swaptalk_jax.models.vqgan import VQGAN
+from swaptalk_jax.models.vqgan import VQGAN, factor
 from swaptalk_jax.models.warp import FaceWarp
 
 IMAGE, WHOLE, LOWER, AUDIO = (1, 512, 512, 3), (1, 32, 32, 256), (1, 16, 32, 256), (1, 10, 160)
@@ -40,7 +40,7 @@ def test_paper_size_has_the_shapes_and_the_parameters_that_the_docstring_states(
 @pytest.mark.parametrize("size", common.IMAGE_SIZE)
 def test_sizes_agree_with_one_another(size):
     space = vqgan.get_config(size).model.vqgan
-    cells = common.IMAGE_SIZE[size] // 2 ** (len(space.multipliers) - 1)
+    cells = common.IMAGE_SIZE[size] // factor(space.multipliers, space.patch)
     assert swap.get_config(size).model.swap.grid == (cells, cells)
     assert swap.get_config(size).model.swap.embed_dim == space.embed_dim
     assert sync.get_config(size).model.unet.embed_dim == space.embed_dim

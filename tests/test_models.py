@@ -50,7 +50,7 @@ PAPER = {
     "expert": (LipExpert(), [(2, 5, 16, 32, 256), SOUND], [(2, 512), (2, 512)], 23.1),
     "swap": (SwapTransformer(), [GRID, GRID], [GRID], 26.0),
     "warp": (FaceWarp(), [HALF, HALF, HALF], [HALF, (2, 16, 32, 2)], 10.5),
-    "unet": (LipUNet(), [HALF, SOUND], [HALF], 213.6),
+    "unet": (LipUNet(), [HALF, SOUND], [HALF], 214.1),
     "discriminator": (PatchDiscriminator(), [IMAGE], [(2, 62, 62, 1)], 2.8),
     "vgg": (
         VGG16Features(),
@@ -318,8 +318,24 @@ def test_unet_starts_as_identity_and_without_residual_at_zero():
     params = with_initial("unet", "conv_out")
     result = trained("unet")[1](params, *inputs)
     np.testing.assert_array_equal(result, inputs[0])
-    plain = jax.jit(network.clone(residual=False).apply)(params, *inputs)
-    assert (plain == 0).all()
+    plain = network.clone(residual=False)
+    params = jax.jit(plain.init)(jax.random.key(0), *inputs)
+    assert (plain.apply(params, *inputs) == 0).all()
+
+
+@pytest.mark.parametrize("multipliers, kept", [((1, 1), 1), ((1, 1, 1), 2)])
+def test_vqgan_with_a_shortcut_starts_as_the_means_of_each_cells_parts(multipliers, kept):
+    network = VQGAN(
+        width=4, multipliers=multipliers, patch=2, shortcut=True, blocks=1, embed_dim=48, codes=8
+    )
+    image = array(2, 16, 16, 3)
+    params = jax.jit(network.init)(jax.random.key(0), image)
+    z = network.apply(params, image, method="encode")
+    result = network.apply(params, z, method="decode")
+    means = image.reshape(2, 16 // kept, kept, 16 // kept, kept, 3).mean((2, 4))
+    np.testing.assert_allclose(
+        result, means.repeat(kept, axis=1).repeat(kept, axis=2), atol=1e-5
+    )  # f = 4 fits into 48 numbers, of f = 8 the means of 2 x 2 pixels do
 
 
 def test_warp_starts_as_identity():

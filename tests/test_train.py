@@ -138,22 +138,43 @@ def test_codes_of_another_vqgan_are_refused_by_name(micro, tmp_path):
     assert made in str(error.value) and "encode" in str(error.value)
 
 
-def test_dead_codes_restart_from_the_batch(micro):
+@pytest.mark.parametrize("decay", [0.0, 0.75])
+def test_dead_codes_restart_from_the_batch_and_others_follow_it(micro, decay):
     config = micro("vqgan")
+    config.loss.codebook_decay = decay
     run = train.Run(config)
     params = jax.device_get(run.new_state().params)
     codes, width = params["vqgan"]["codebook_upper"].shape
     params["code_age"] = {h: np.full(codes, 100.0) for h in ("upper", "lower")}
-    used = np.zeros(codes, bool)
-    used[0] = True
     z = np.arange(4 * width, dtype=np.float32).reshape(1, 2, 2, width) + 5.0
-    aux = {"used": {"upper": used, "lower": used}, "z": z}
+    aux = {"codes": jnp.zeros((1, 2, 2), jnp.int32), "z": z}
     after = run.stage.after_update(params, aux, jax.random.key(0))
-    book = np.asarray(after["vqgan"]["codebook_upper"])
-    np.testing.assert_array_equal(book[0], params["vqgan"]["codebook_upper"][0])
-    rows = {tuple(row) for row in z[0, 0]}
-    assert all(tuple(row) in rows for row in book[1:])
-    np.testing.assert_array_equal(after["code_age"]["upper"], 0.0)
+    for half, seen in (("upper", z[0, 0]), ("lower", z[0, 1])):
+        before, book = params["vqgan"][f"codebook_{half}"], after["vqgan"][f"codebook_{half}"]
+        if decay:  # code 0 stood for one cell a step until now, and for two in this one
+            mean = (decay * before[0] + (1 - decay) * seen.sum(0)) / (decay + (1 - decay) * 2)
+            np.testing.assert_allclose(book[0], mean, rtol=1e-5)
+        else:
+            np.testing.assert_array_equal(book[0], before[0])
+        rows = {tuple(row) for row in seen}
+        assert all(tuple(row) in rows for row in np.asarray(book)[1:])
+        np.testing.assert_array_equal(after["code_age"][half], 0.0)
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.75])
+def test_codes_have_the_gradient_of_eq_4_unless_they_are_averages(micro, decay):
+    config = micro("vqgan")
+    config.loss.codebook_decay = decay
+    run = train.Run(config)
+    params = run.new_state().params
+    trained = {"codebook_upper": params["vqgan"]["codebook_upper"]}
+
+    def loss(trained):
+        own = {**params, "vqgan": {**params["vqgan"], **trained}}
+        return run.stage.loss(own, run.frozen, run.example, jax.random.key(0), 0)[0]
+
+    gradient = jax.jit(jax.grad(loss))(trained)["codebook_upper"]
+    assert bool(jnp.any(gradient != 0)) == (decay == 0)
 
 
 def test_nan_stops_with_the_step_and_what_led_there(micro, tmp_path, monkeypatch):

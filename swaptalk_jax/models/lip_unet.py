@@ -56,8 +56,9 @@ class LipUNet(nn.Module):
         the way up; the middle always has one. Paper: the last two down and the first two up.
     context_width: width of the audio context, a linear layer of the features plus a learned
         position embedding, which tells the order of the n tokens (n is fixed at init).
-    residual: add x to the output, whose last convolution starts at zero: training starts at "leave
-        the lips as they are" (chosen). Needs d == embed_dim.
+    residual: the output is x (1 + scale) + shift with scale and shift [b h w embed_dim] from the
+        last convolution, which starts at zero (chosen): training starts at "leave the lips as they
+        are", and a cell is replaced by scale = -1 whatever was there. Needs d == embed_dim.
     """
 
     width: int = 192
@@ -82,13 +83,16 @@ class LipUNet(nn.Module):
         x = self._up(x, skips, context)
         x = nn.swish(Norm(self.dtype, name="norm_out")(x))
         x = nn.Conv(
-            self.embed_dim,
+            2 * self.embed_dim if self.residual else self.embed_dim,
             (3, 3),
             kernel_init=nn.initializers.zeros,
             dtype=jnp.float32,
             name="conv_out",
         )(x)
-        return start + x if self.residual else x
+        if self.residual:
+            scale, shift = jnp.split(x, 2, axis=-1)
+            x = start * (1.0 + scale) + shift
+        return x
 
     def _context(self, audio):
         """[b n c] -> [b n context_width]."""

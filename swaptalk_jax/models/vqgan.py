@@ -7,6 +7,7 @@ quantiser (each is linear next to a linear 3x3 convolution, so they add nothing 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from swaptalk_jax.models.blocks import Downsample, Norm, ResidualBlock, SelfAttention, Upsample
 
@@ -22,8 +23,27 @@ def join(upper, lower):
     return jnp.concatenate([upper, lower], axis=-3)
 
 
+def factor(multipliers, patch=1):
+    """f: side in pixels of what one code stands for."""
+    return patch * 2 ** (len(multipliers) - 1)
+
+
+def to_patches(image, patch):
+    """Blocks of patch x patch pixels become channels: [b h w c] -> [b h/p w/p ppc]."""
+    b, h, w, c = image.shape
+    blocks = image.reshape(b, h // patch, patch, w // patch, patch, c)
+    return blocks.swapaxes(2, 3).reshape(b, h // patch, w // patch, patch * patch * c)
+
+
+def from_patches(x, patch):
+    """Inverse of `to_patches`: [b h w ppc] -> [b hp wp c]."""
+    b, h, w, c = x.shape
+    blocks = x.reshape(b, h, w, patch, patch, c // patch**2)
+    return blocks.swapaxes(2, 3).reshape(b, h * patch, w * patch, c // patch**2)
+
+
 class Encoder(nn.Module):
-    """Image [b h w 3] -> [b h/f w/f embed_dim] float32, f = 2 ** (len(multipliers) - 1)."""
+    """Image [b h w c] -> [b h/f w/f embed_dim] float32, f = factor(multipliers)."""
 
     width: int
     multipliers: tuple[int, ...]
@@ -32,6 +52,7 @@ class Encoder(nn.Module):
     embed_dim: int
     remat: bool
     dtype: jnp.dtype
+    last: dict  # options of the last convolution
 
     @nn.compact
     def __call__(self, image):
@@ -54,7 +75,7 @@ class Encoder(nn.Module):
         x = block(channels, dtype=self.dtype, name="middle_block1")(x)
         x = nn.swish(Norm(self.dtype, name="norm_out")(x))
         # float32: codebook distances are, and they should not start from rounded vectors.
-        return nn.Conv(self.embed_dim, (3, 3), dtype=jnp.float32, name="to_z")(x)
+        return nn.Conv(self.embed_dim, (3, 3), dtype=jnp.float32, name="to_z", **self.last)(x)
 
 
 class Decoder(nn.Module):
@@ -92,12 +113,18 @@ class VQGAN(nn.Module):
     """Upper and lower half of a face are encoded apart, quantised apart and decoded together.
 
     Images are float32 [b H W 3] in [-1, 1], H a multiple of 2f, W of f, with
-    f = 2 ** (len(multipliers) - 1). Grids are h = H/f by w = W/f; rows [:h/2] belong to
+    f = factor(multipliers, patch). Grids are h = H/f by w = W/f; rows [:h/2] belong to
     `codebook_upper` (C^U), rows [h/2:] to `codebook_lower` (C^B).
     Parameters: encoder, decoder, to_rgb, codebook_upper and codebook_lower [codes embed_dim].
     Codebooks start uniform in +-1/codes, as in VQGAN: far too near to each other to stay in use,
     so training has to restart unused codes from encoder outputs.
 
+    patch: the first convolution reads, and the last one writes, blocks of patch x patch pixels
+        (space to depth). 1 in the paper; 2 spares a CPU the level of most pixels.
+    shortcut: also a linear way from the pixels of a cell to z and back. It starts as the means of
+        as many parts of the cell as z has room for, while both networks start at zero, so training
+        starts from codes that are patches (after DC-AE's residual autoencoding, Chen et al. 2025;
+        not in the paper).
     blocks: residual blocks a level in the encoder; the decoder has one more.
     attention: self-attention at the deepest level and in the middle.
     remat: recompute the activations of each block in the backward pass.
@@ -105,6 +132,8 @@ class VQGAN(nn.Module):
 
     width: int = 128
     multipliers: tuple[int, ...] = (1, 1, 2, 2, 4)
+    patch: int = 1
+    shortcut: bool = False
     blocks: int = 2
     attention: bool = True
     embed_dim: int = 256
@@ -123,10 +152,16 @@ class VQGAN(nn.Module):
             remat=self.remat,
             dtype=self.dtype,
         )
-        self.encoder = Encoder(blocks=self.blocks, embed_dim=self.embed_dim, **common)
+        last = {"kernel_init": nn.initializers.zeros} if self.shortcut else {}
+        self.encoder = Encoder(blocks=self.blocks, embed_dim=self.embed_dim, last=last, **common)
         self.decoder = Decoder(blocks=self.blocks + 1, **common)
         # float32: pixels should not come out in bfloat16's 256 steps per octave.
-        self.to_rgb = nn.Conv(3, (3, 3), dtype=jnp.float32)
+        self.to_rgb = nn.Conv(3 * self.patch**2, (3, 3), dtype=jnp.float32, **last)
+        if self.shortcut:
+            means = _pixel_means(factor(self.multipliers, self.patch), self.embed_dim)
+            self.pixels_to_z = nn.Dense(means.shape[1], kernel_init=_constant(means))
+            spread = np.sign(means.T)
+            self.z_to_pixels = nn.Dense(means.shape[0], kernel_init=_constant(spread))
 
     @staticmethod
     def _uniform(rng, shape):
@@ -137,16 +172,18 @@ class VQGAN(nn.Module):
 
         Raises ValueError where the image cannot be cut into halves of whole grid cells.
         """
-        b, height, width, c = image.shape
-        factor = 2 ** (len(self.multipliers) - 1)
-        if height % (2 * factor) or width % factor:
+        b, height, width, _ = image.shape
+        f = factor(self.multipliers, self.patch)
+        if height % (2 * f) or width % f:
             raise ValueError(
                 f"VQGAN.encode: image {height}x{width} px; the height must be a multiple of "
-                f"{2 * factor} and the width of {factor}: resize or crop it"
+                f"{2 * f} and the width of {f}: resize or crop it"
             )
         # [b H W] -> [2b H/2 W] is a pure reshape, and keeps a batch-sharded array in place.
-        z = self.encoder(image.reshape(2 * b, height // 2, width, c))
-        return z.reshape(b, height // factor, width // factor, self.embed_dim)
+        parts = image.reshape(2 * b, height // 2, width, image.shape[-1])
+        z = self.encoder(to_patches(parts, self.patch))
+        z = z.reshape(b, height // f, width // f, self.embed_dim)
+        return z + self.pixels_to_z(to_patches(image, f)) if self.shortcut else z
 
     def nearest(self, z):
         """z float32 [b h w d] -> codes int32 [b h w]: the code of least squared L2 distance.
@@ -165,12 +202,20 @@ class VQGAN(nn.Module):
         )
 
     def trunk(self, z_q):
-        """z_q [b h w d] -> [b H W width * multipliers[0]], the input of the last convolution."""
+        """z_q [b h w d] -> [b H/p W/p width * multipliers[0]], the input of `paint`; p = patch."""
         return self.decoder(z_q)
+
+    def paint(self, hidden, z_q):
+        """The last convolution: what `trunk` gives (and z_q itself, by `shortcut`) -> [b H W 3]."""
+        image = from_patches(self.to_rgb(hidden), self.patch)
+        if self.shortcut:
+            f = factor(self.multipliers, self.patch)
+            image = image + from_patches(self.z_to_pixels(z_q), f)
+        return image
 
     def decode(self, z_q):
         """z_q [b h w d] -> image float32 [b H W 3], nominally in [-1, 1] but not clipped."""
-        return self.to_rgb(self.trunk(z_q))
+        return self.paint(self.trunk(z_q), z_q)
 
     def __call__(self, image):
         """image [b H W 3] -> (reconstruction [b H W 3], z, z_q [b h w d], codes int32 [b h w]).
@@ -183,6 +228,21 @@ class VQGAN(nn.Module):
         z_q = self.lookup(codes)
         reconstruction = self.decode(z + jax.lax.stop_gradient(z_q - z))
         return reconstruction, z, z_q, codes
+
+
+def _constant(kernel):
+    """An initialiser that gives `kernel`."""
+    return lambda rng, shape, dtype: jnp.asarray(kernel, dtype).reshape(shape)
+
+
+def _pixel_means(f, dim):
+    """[3ff dim]: a cell's pixels -> means of its q x q parts, the largest q that `dim` holds."""
+    q = f
+    while 3 * q * q > dim:
+        q //= 2
+    part = np.arange(f) * q // f
+    place = (part[:, None] * q + part)[..., None] * 3 + np.arange(3)
+    return np.eye(3 * q * q, dim)[place.reshape(-1)] * (q / f) ** 2
 
 
 def _nearest(z, codebook):

@@ -12,8 +12,7 @@
 
 import importlib
 
-import jax
-
+from swaptalk_jax import backend
 from swaptalk_jax.stages import frozen
 
 NAMES = ("identity", "vqgan", "expert", "swap", "sync")
@@ -26,7 +25,7 @@ class Stage:
 
     def __init__(self, config):
         self.config = config
-        self.dtype = compute_dtype(config.precision)
+        self.dtype = backend.compute_dtype(config.precision)
 
     def build(self, network, name):
         """The network with the numbers of config.model[name]."""
@@ -49,13 +48,6 @@ class Stage:
         """No pictures."""
         del params, frozen, batch
         return None
-
-
-def compute_dtype(precision):
-    """Dtype name of the networks' computation; "auto": bfloat16 on accelerators, else float32."""
-    if precision == "auto":
-        return "float32" if jax.default_backend() == "cpu" else "bfloat16"
-    return precision
 
 
 def make(config):

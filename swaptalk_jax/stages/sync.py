@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from data_pipelines import align
 from swaptalk_jax import losses
 from swaptalk_jax.models.lip_unet import LipUNet
 from swaptalk_jax.models.vqgan import halves, join
@@ -73,14 +74,24 @@ class SyncStage(Stage):
             lower.reshape(b, t, *lower.shape[1:]),
             self.tokens(batch)[:, t // 2],
         )
-        return {"code": losses.code(lower, target), "sync": losses.sync(video, sound)}
+        code = losses.code(lower, target, self.weights(lower))
+        return {"code": code, "sync": losses.sync(video, sound)}
+
+    def weights(self, lower):
+        """Weights [h/2 w 1] of cells in L_code: `mouth` times as much where mouths are, mean 1."""
+        h, w = lower.shape[-3:-1]
+        area = align.mouth_area(2 * h, w)[h:, :, None]
+        weights = 1.0 + (self.config.loss.mouth - 1.0) * area
+        return weights / weights.mean()
 
     def loss(self, params, nets, batch, rng, step):
         """Eq. 16."""
         del rng, step
         lower, offsets = self.run(params, *self.frames(nets, batch))
         terms = {k: jnp.mean(v) for k, v in self.terms(nets, batch, lower).items()}
-        total = self.config.loss.code * terms["code"] + self.config.loss.sync * terms["sync"]
+        total = self.config.loss.code * terms["code"]
+        if self.config.loss.sync:  # else the expert's backward pass is left out
+            total += self.config.loss.sync * terms["sync"]
         metrics = {f"loss/{k}": v for k, v in terms.items()}
         return total, (metrics | {"warp_cells": jnp.mean(jnp.abs(offsets))}, {})
 
@@ -90,7 +101,7 @@ class SyncStage(Stage):
         target, reference, audio = self.frames(nets, batch)
         lower, _ = self.run(params, target, reference, audio)
         terms = self.terms(nets, batch, lower)
-        unchanged = losses.code(halves(reference)[1], halves(target)[1])
+        unchanged = losses.code(halves(reference)[1], halves(target)[1], self.weights(lower))
         return {
             "code": terms["code"].reshape(b, t).mean(1),
             "code_unchanged": unchanged.reshape(b, t).mean(1),

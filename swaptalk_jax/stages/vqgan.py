@@ -12,10 +12,15 @@ from swaptalk_jax.stages import Stage
 from swaptalk_jax.stages.images import to_float
 
 stop = jax.lax.stop_gradient
+HALVES = ("upper", "lower")
 
 
 class VQGANStage(Stage):
-    """params: vqgan, discriminator, code_age (steps since a code was last used). On `images`."""
+    """params: vqgan, discriminator, and what has no gradient; trains on `images`.
+
+    code_age: steps since each code was last used. code_means, where loss.codebook_decay is set:
+    running averages of each code's share of a batch (count) and of its encoder outputs (sum).
+    """
 
     view = "images"
 
@@ -29,12 +34,20 @@ class VQGANStage(Stage):
         """Parameters from one batch of images."""
         image = to_float(batch["image"])
         first, second = jax.random.split(rng)
-        codes = self.config.model.vqgan.codes
-        return {
-            "vqgan": self.vqgan.init(first, image)["params"],
+        vqgan = self.vqgan.init(first, image)["params"]
+        # All are due: what the first batch leaves unused starts as one of its encoder outputs.
+        due = jnp.full(self.vqgan.codes, self.config.loss.restart_after, jnp.float32)
+        params = {
+            "vqgan": vqgan,
             "discriminator": self.discriminator.init(second, image)["params"],
-            "code_age": {"upper": jnp.zeros(codes), "lower": jnp.zeros(codes)},
+            "code_age": {half: due for half in HALVES},
         }
+        if self.config.loss.codebook_decay:
+            params["code_means"] = {
+                half: {"count": jnp.ones_like(due), "sum": vqgan[f"codebook_{half}"]}
+                for half in HALVES
+            }
+        return params
 
     def load_frozen(self):
         """The recogniser, and VGG16 where the config names its weights."""
@@ -62,8 +75,9 @@ class VQGANStage(Stage):
         z = self.vqgan.apply(variables, image, method="encode")
         codes = self.vqgan.apply(variables, z, method="nearest")
         z_q = self.vqgan.apply(variables, codes, method="lookup")
-        hidden = self.vqgan.apply(variables, z + stop(z_q - z), method="trunk")
-        result = self.vqgan.apply(variables, hidden, method=to_rgb)
+        straight = z + stop(z_q - z)
+        hidden = self.vqgan.apply(variables, straight, method="trunk")
+        result = self.vqgan.apply(variables, hidden, straight, method="paint")
 
         def described(result):
             return losses.reconstruction(image, result) + c.perceptual * self.perceptual(
@@ -79,20 +93,20 @@ class VQGANStage(Stage):
         )
         total = described(result)
         metrics = {"loss/rec": total, "loss/codebook": to_codes, "loss/id": id_loss}
+        if c.codebook_decay:
+            to_codes = 0.0  # `after_update` moves the codes
         total = total + c.vq * (to_codes + commitment) + c.id * id_loss
         adversarial, details = jax.lax.cond(
             step >= c.adversarial_start,
-            lambda: self.adversarial(params, described, hidden, image, result),
+            lambda: self.adversarial(params, described, (hidden, straight), image, result),
             lambda: (0.0, {k: jnp.zeros(()) for k in ("loss/adv", "loss/disc", "adv_weight")}),
         )
-        used = {}
-        for half, grid in zip(("upper", "lower"), halves(codes[..., None]), strict=True):
-            used[half] = jnp.zeros(self.vqgan.codes, bool).at[grid.reshape(-1)].set(True)
+        for half in HALVES:
             metrics[f"codes_alive_{half}"] = jnp.mean(
                 params["code_age"][half] < c.restart_after, dtype=jnp.float32
             )
         metrics |= details | {"psnr": jnp.mean(psnr(image, result))}
-        return total + adversarial, (metrics, {"used": used, "z": stop(z)})
+        return total + adversarial, (metrics, {"codes": codes, "z": stop(z)})
 
     def adversarial(self, params, described, hidden, image, result):
         """(weighted generator loss + discriminator loss, metrics)."""
@@ -104,7 +118,7 @@ class VQGANStage(Stage):
             def of_kernel(kernel):
                 last = {**params["vqgan"]["to_rgb"], "kernel": kernel}
                 weights = {"params": {**params["vqgan"], "to_rgb": last}}
-                return loss(self.vqgan.apply(weights, stop(hidden), method=to_rgb))
+                return loss(self.vqgan.apply(weights, *stop(hidden), method="paint"))
 
             return jax.grad(of_kernel)(params["vqgan"]["to_rgb"]["kernel"])
 
@@ -121,18 +135,38 @@ class VQGANStage(Stage):
         return weight * fool + tell, metrics
 
     def after_update(self, params, aux, rng):
-        """Codes unused for `restart_after` steps start again as encoder outputs of this batch."""
-        age, vqgan = {}, dict(params["vqgan"])
-        for half, z in zip(("upper", "lower"), halves(aux["z"]), strict=True):
-            age[half] = jnp.where(aux["used"][half], 0.0, params["code_age"][half] + 1.0)
-            dead = age[half] > self.config.loss.restart_after
+        """Codes unused for `restart_after` steps start again as encoder outputs of this batch.
+
+        With `codebook_decay`, the others become the running averages of their encoder outputs
+        (van den Oord et al. 2017, appendix A.1), which a run of minutes needs: Adam moves a code by
+        its learning rate a step, too slow to follow the encoder.
+        """
+        c = self.config.loss
+        vqgan, ages, means = dict(params["vqgan"]), {}, {}
+        halved = zip(HALVES, halves(aux["codes"][..., None]), halves(aux["z"]), strict=True)
+        for half, codes, z in halved:
+            codes, z = codes.reshape(-1), z.reshape(-1, z.shape[-1])
             book = vqgan[f"codebook_{half}"]
-            z = z.reshape(-1, z.shape[-1])
+            count = jax.ops.segment_sum(jnp.ones(len(codes)), codes, len(book))
+            age = jnp.where(count > 0, 0.0, params["code_age"][half] + 1.0)
+            dead = age > c.restart_after
             rng, key = jax.random.split(rng)
             fresh = z[jax.random.randint(key, (len(book),), 0, len(z))]
+            if c.codebook_decay:
+                total = jax.ops.segment_sum(z, codes, len(book))
+                known, d = params["code_means"][half], c.codebook_decay
+                count = d * known["count"] + (1.0 - d) * count
+                total = d * known["sum"] + (1.0 - d) * total
+                known = count[:, None] > 1e-3
+                book = jnp.where(known, total / jnp.maximum(count[:, None], 1e-3), book)
+                means[half] = {
+                    "count": jnp.where(dead, 1.0, count),
+                    "sum": jnp.where(dead[:, None], fresh, total),
+                }
             vqgan[f"codebook_{half}"] = jnp.where(dead[:, None], fresh, book)
-            age[half] = jnp.where(dead, 0.0, age[half])
-        return {**params, "vqgan": vqgan, "code_age": age}
+            ages[half] = jnp.where(dead, 0.0, age)
+        kept = {"vqgan": vqgan, "code_age": ages} | ({"code_means": means} if means else {})
+        return {**params, **kept}
 
     def evaluate(self, params, nets, batch):
         """PSNR in dB and 1 - identity loss of the reconstruction, per image."""
@@ -146,11 +180,6 @@ class VQGANStage(Stage):
         del nets
         image = to_float(batch["image"][:8])
         return [image, self.vqgan.apply({"params": params["vqgan"]}, image)[0]]
-
-
-def to_rgb(vqgan, hidden):
-    """The decoder's last convolution alone."""
-    return vqgan.to_rgb(hidden)
 
 
 def psnr(image, result):

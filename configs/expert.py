@@ -24,7 +24,7 @@ def get_config(size=""):
         }[size]
     }
     # Share of cells and mel bands that training hides, where data are few (0: not in the paper).
-    c.loss = {"hide": {"small": 0.1, "tiny": 0.1}.get(size, 0.0)}
+    c.loss = {"hide": 0.0 if size == "paper" else 0.1}
     c.optimizer.default = common.adam(1e-4, warmup=50, clip=1.0)
     if size != "paper":
         c.optimizer.default = common.muon(0.02, 2e-3, warmup=50, decay=True)

@@ -157,16 +157,16 @@ class VQGANStage(Stage):
                 known, d = params["code_means"][half], c.codebook_decay
                 count = d * known["count"] + (1.0 - d) * count
                 total = d * known["sum"] + (1.0 - d) * total
-                known = count[:, None] > 1e-3
-                book = jnp.where(known, total / jnp.maximum(count[:, None], 1e-3), book)
+                often = jnp.maximum(count, 1e-3)[:, None]  # a code long unused stays where it is
+                book = jnp.where(count[:, None] > 1e-3, total / often, book)
                 means[half] = {
                     "count": jnp.where(dead, 1.0, count),
                     "sum": jnp.where(dead[:, None], fresh, total),
                 }
             vqgan[f"codebook_{half}"] = jnp.where(dead[:, None], fresh, book)
             ages[half] = jnp.where(dead, 0.0, age)
-        kept = {"vqgan": vqgan, "code_age": ages} | ({"code_means": means} if means else {})
-        return {**params, **kept}
+        moved = {"vqgan": vqgan, "code_age": ages} | ({"code_means": means} if means else {})
+        return params | moved
 
     def evaluate(self, params, nets, batch):
         """PSNR in dB and 1 - identity loss of the reconstruction, per image."""

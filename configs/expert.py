@@ -18,13 +18,14 @@ def get_config(size=""):
     c.model = {
         "expert": {
             "paper": net(width=128, multipliers=(1, 2, 4, 4), audio_width=512, embed_dim=512),
-            "small": net(width=32, multipliers=(1, 2, 4), audio_width=128, embed_dim=256),
+            "small": net(width=32, multipliers=(1, 2, 4, 4), audio_width=128, embed_dim=256),
             "tiny": net(width=32, multipliers=(1, 2, 4), audio_width=128, embed_dim=128),
             "micro": net(width=8, multipliers=(1, 2), audio_width=16, embed_dim=16),
         }[size]
     }
-    # Share of cells and mel bands that training hides, where data are few (0: not in the paper).
-    c.loss = {"hide": 0.0 if size == "paper" else 0.1}
+    # InfoNCE beside the cross-entropy (0: the paper's training). Tiny, 360 steps, unseen people:
+    # accuracy 0.875 with it, 0.84 without.
+    c.loss = {"contrast": 0.0 if size == "paper" else 0.5}
     c.optimizer.default = common.adam(1e-4, warmup=50, clip=1.0)
     if size != "paper":
         c.optimizer.default = common.muon(0.02, 2e-3, warmup=50, decay=True)

@@ -19,21 +19,24 @@ def get_config(size=""):
     c.model = {
         "swap": {
             "paper": net(blocks=8, width=512, heads=8, embed_dim=256, grid=(32, 32)),
-            "small": net(blocks=4, width=128, heads=4, embed_dim=64, grid=(16, 16)),
+            "small": net(blocks=4, width=128, heads=4, embed_dim=64, grid=(32, 32)),
             "tiny": net(blocks=3, width=96, heads=4, embed_dim=64, grid=(16, 16)),
             "micro": net(blocks=1, width=16, heads=2, embed_dim=16, grid=(16, 16)),
         }[size]
     }
+    c.model.swap.residual = size != "paper"
     c.loss = {"proxy": 1.0, "id_source": 0.5, "id_result": 0.5, "id_examples": 0}
     c.optimizer.default = common.adam(1e-4, warmup=1000)  # post-norm needs the warm-up
     if size != "paper":
-        c.optimizer.default = common.adam(2e-3, warmup=100, clip=1.0, decay=True)
-        c.loss.update(id_source=1.0, id_result=1.0, id_examples=4)
+        # More identity than this paints what the recogniser likes to see: with 1.0 and 4 examples
+        # unquantised tiny results were 0.5 dB worse than those put on codes.
+        c.loss.update(id_source=0.2, id_result=0.2, id_examples=2)
+        c.optimizer.default = common.muon(0.01, 2e-3, warmup=100, clip=1.0, decay=True)
     c.train.update(
         {
             "paper": {"steps": 200_000, "batch_size": 8, "eval_batch_size": 16},
             "small": {"steps": 300, "batch_size": 8, "eval_batch_size": 16},
-            "tiny": {"steps": 450, "batch_size": 8, "eval_batch_size": 16},
+            "tiny": {"steps": 600, "batch_size": 8, "eval_batch_size": 16},
             "micro": {"steps": 4, "batch_size": 2, "eval_batch_size": 2},
         }[size]
     )

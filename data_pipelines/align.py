@@ -188,6 +188,15 @@ def mouth_area(height, width):
     return inside.reshape(height, fine, width, fine).mean((1, 3), dtype=np.float32)
 
 
+def lower_weights(height, width, mouth):
+    """Weights of the cells of a grid's lower half: float32 [height/2 width], 1 on average.
+
+    A cell where a speaking mouth may be (`mouth_area`) weighs `mouth` times as much as others.
+    """
+    weights = 1.0 + (mouth - 1.0) * mouth_area(height, width)[height // 2 :]
+    return weights / weights.mean()
+
+
 def paste(image, face, matrix, mask=None):
     """Put an aligned face back into its frame.
 

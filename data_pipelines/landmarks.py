@@ -160,14 +160,12 @@ def save_landmarks(path, landmarks, key=""):
     """Write landmarks [t 68 2] to path (.npz): whole or not at all. key: what they belong to."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
+    # A folder, not a file: mkstemp's file would keep its 0600 mode after the move.
+    with tempfile.TemporaryDirectory(prefix=".writing-", dir=path.parent) as scratch:
+        part = Path(scratch) / path.name
+        with part.open("wb") as file:
             np.savez(file, landmarks=np.asarray(landmarks, np.float32), key=np.array(key))
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+        os.replace(part, path)
 
 
 def load_landmarks(path, key=None):

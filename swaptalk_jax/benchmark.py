@@ -9,11 +9,11 @@ alone (one batch again and again), and both together as training has them.
 import time
 
 import jax
-from absl import app, flags, logging
+from absl import app, flags
 from ml_collections import config_flags
 
 from data_pipelines import records
-from swaptalk_jax import checkpoints, train, upstream
+from swaptalk_jax import checkpoints, progress, train, upstream
 
 
 def seconds_each(function, steps):
@@ -47,7 +47,7 @@ def measure(config, steps):
 
 def main(_):
     """Prints the table."""
-    logging.set_verbosity(logging.WARNING)  # JAX and Orbax tell of every backend and file
+    progress.quiet()
     config = flags.FLAGS.config
     try:
         upstream.prepare(config)

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from absl import app, flags, logging
+from absl import app, flags
 from ml_collections import config_flags
 
 from data_pipelines import audio, records
-from swaptalk_jax import backend, checkpoints, sharding, upstream, writer
+from swaptalk_jax import backend, checkpoints, progress, sharding, upstream, writer
 from swaptalk_jax.stages import frozen
 from swaptalk_jax.stages.images import to_float
 
@@ -148,7 +148,7 @@ def range_of(root, kind, split):
 
 def main(_):
     """Command line."""
-    logging.set_verbosity(logging.WARNING)  # JAX and Orbax tell of every backend and file
+    progress.quiet()
     config, out = flags.FLAGS.config, Path(flags.FLAGS.out)
     own = {
         "path": f"{config.workdir}/{checkpoints.PARAMS}",

@@ -14,10 +14,10 @@ import time
 from pathlib import Path
 
 import numpy as np
-from absl import app, flags, logging
+from absl import app, flags
 
 from data_pipelines import records
-from swaptalk_jax import checkpoints, measures, pipeline, report, validation, writer
+from swaptalk_jax import checkpoints, measures, pipeline, progress, report, validation, writer
 
 # What a bundle must reach to be worth showing. The words of a tiny bundle are no benchmark: these
 # bounds say that every stage has learned its task.
@@ -69,7 +69,7 @@ def faces(rows):
 
 def main(_):
     """Command line."""
-    logging.set_verbosity(logging.WARNING)  # JAX and Orbax tell of every backend and file
+    progress.quiet()
     c = flags.FLAGS
     out = Path(c.out)
     try:

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from absl import app, flags, logging
+from absl import app, flags
 from flax import traverse_util
 from safetensors.numpy import load as parse_safetensors
 from safetensors.numpy import save as to_safetensors
 
 from data_pipelines import audio, records
-from swaptalk_jax import checkpoints
+from swaptalk_jax import checkpoints, progress
 from swaptalk_jax.models.vqgan import factor
 
 FORMAT, VERSION = "swaptalk-bundle", 1
@@ -171,7 +171,7 @@ def _publish(out, files):
 
 def main(_):
     """Command line."""
-    logging.set_verbosity(logging.WARNING)  # JAX and Orbax tell of every backend and file
+    progress.quiet()
     jax.config.update("jax_platforms", "cpu")  # nothing is computed; leave accelerators to others
     try:
         config = export(flags.FLAGS.workdir, flags.FLAGS.out)

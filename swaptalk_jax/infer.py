@@ -17,11 +17,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from absl import app, flags, logging
+from absl import app, flags
 
 from data_pipelines import align, audio, landmarks, video
 from data_pipelines.video import MediaError
-from swaptalk_jax import checkpoints, pipeline
+from swaptalk_jax import checkpoints, pipeline, progress
 
 # What the file says of itself, in the container's metadata.
 MARK = {
@@ -212,7 +212,7 @@ def _told(frames, total, report):
 
 def main(_):
     """Command line."""
-    logging.set_verbosity(logging.WARNING)  # JAX and Orbax tell of every backend and file
+    progress.quiet()
     c = flags.FLAGS
 
     def report(line):

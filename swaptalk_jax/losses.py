@@ -102,3 +102,17 @@ def sync_classification(video, audio, label):
     """Binary cross-entropy on the cosine (as Wav2Lip trains SyncNet) -> [b]; label 1 = in sync."""
     p = jnp.clip(in_sync(video, audio), 1e-4, 1.0 - 1e-4)
     return -(label * jnp.log(p) + (1.0 - label) * jnp.log(1.0 - p))
+
+
+def contrast(video, audio, in_sync, temperature=0.07):
+    """InfoNCE: each window finds its sound among a batch's sounds, and the other way (CLIP).
+
+    video and audio [b d], L2-normalised; in_sync [b]: 1 where row i of both belong together, 0
+    where they don't: such a row is no question, but stays among the answers. -> scalar.
+    """
+    logits = video @ audio.T / temperature
+    own = jnp.arange(len(in_sync))
+    questions = (
+        optax.softmax_cross_entropy_with_integer_labels(rows, own) for rows in (logits, logits.T)
+    )
+    return jnp.sum(in_sync * sum(questions)) / (2.0 * jnp.maximum(jnp.sum(in_sync), 1.0))

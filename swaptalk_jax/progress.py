@@ -6,6 +6,12 @@ import signal
 import time
 
 import jax
+from absl import logging
+
+
+def quiet():
+    """Leaves out what JAX and Orbax tell of every backend and file."""
+    logging.set_verbosity(logging.WARNING)
 
 
 class RunError(SystemExit):

@@ -10,7 +10,7 @@ import flax
 import jax
 import jax.numpy as jnp
 import optax
-from absl import app, flags, logging
+from absl import app, flags
 from ml_collections import config_flags
 
 from data_pipelines import loader, records
@@ -175,7 +175,7 @@ def train(config):
 
 def main(_):
     """Command line: trains the config's stage unless it has its steps already."""
-    logging.set_verbosity(logging.WARNING)  # JAX and Orbax tell of every backend and file
+    progress.quiet()
     config = flags.FLAGS.config
     if config.distributed:
         jax.distributed.initialize()

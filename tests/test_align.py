@@ -185,3 +185,11 @@ def test_mouth_area_is_the_share_of_each_cell_and_holds_the_mouths_middle():
     fine, coarse = align.mouth_area(64, 64), align.mouth_area(16, 16)
     np.testing.assert_allclose(fine.reshape(16, 4, 16, 4).mean((1, 3)), coarse, atol=0.05)
     assert fine[48, 32] == 1 and fine[20].max() == 0 and fine[:, :8].max() == 0
+
+
+def test_lower_weights_are_one_on_average_and_largest_at_the_mouth():
+    np.testing.assert_array_equal(align.lower_weights(16, 12, 1.0), np.ones((8, 12)))
+    weights = align.lower_weights(16, 16, 8.0)
+    assert weights.shape == (8, 16)
+    assert weights.mean() == pytest.approx(1.0)
+    assert weights[4, 8] == pytest.approx(8 * weights[0, 0])  # the mouth's middle, a temple

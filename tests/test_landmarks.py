@@ -72,6 +72,8 @@ def test_saved_landmarks_load_again_and_leave_no_litter(tmp_path):
     landmarks.save_landmarks(tmp_path / "a.npz", points, "key")
     np.testing.assert_array_equal(landmarks.load_landmarks(tmp_path / "a.npz", "key"), points)
     assert os.listdir(tmp_path) == ["a.npz"]
+    (tmp_path / "plain").touch()
+    assert (tmp_path / "a.npz").stat().st_mode == (tmp_path / "plain").stat().st_mode
     with pytest.raises(ValueError, match="another version"):
         landmarks.load_landmarks(tmp_path / "a.npz", "other")
 

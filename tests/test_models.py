@@ -85,7 +85,9 @@ TINY = {
         [array(2, 5, 4, 8, 6), array(2, 10, 12, seed=1)],
     ),
     "swap": (
-        SwapTransformer(blocks=2, width=16, heads=2, ffn_width=32, embed_dim=8, grid=(4, 4)),
+        SwapTransformer(
+            blocks=2, width=16, heads=2, ffn_width=32, embed_dim=8, grid=(4, 4), residual=True
+        ),
         [array(2, 4, 4, 8), array(2, 4, 4, 8, seed=1)],
     ),
     "warp": (FaceWarp(width=8, depth=1), [array(2, 4, 8, 8, seed=i) for i in range(3)]),
@@ -321,6 +323,12 @@ def test_unet_starts_as_identity_and_without_residual_at_zero():
     plain = network.clone(residual=False)
     params = jax.jit(plain.init)(jax.random.key(0), *inputs)
     assert (plain.apply(params, *inputs) == 0).all()
+
+
+def test_residual_swap_starts_as_the_target():
+    source, target = TINY["swap"][1]
+    result = trained("swap")[1](with_initial("swap", "linear_out"), source, target)
+    np.testing.assert_array_equal(result, target)
 
 
 @pytest.mark.parametrize("multipliers, kept", [((1, 1), 1), ((1, 1, 1), 2)])

@@ -65,6 +65,9 @@ class SwapTransformer(nn.Module):
     for both inputs (chosen: the text says "a linear layer", Figure 2c draws it at each input), as
     both are rows of the same codebooks and the semantic embedding tells them apart.
     All blocks see the same source tokens; only the target's are transformed.
+    residual: the output is target x (1 + a) + source x b + c, cell by cell, with a, b and c
+        [b h w embed_dim] from the last layer (starting at zero) in place of c alone: what stays is
+        not drawn anew, what comes from the same place of the source keeps its detail (chosen).
     Raises ValueError where the inputs are not of the size `grid` = (h, w).
     """
 
@@ -74,6 +77,7 @@ class SwapTransformer(nn.Module):
     ffn_width: int = 2048
     embed_dim: int = 256
     grid: tuple[int, int] = (32, 32)
+    residual: bool = False
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
@@ -89,11 +93,16 @@ class SwapTransformer(nn.Module):
         position = self.param("position", sine_cosine, (h, w, self.width)).reshape(h * w, -1)
         semantic = self.param("semantic", normal, (2, self.width))
         linear = nn.Dense(self.width, dtype=self.dtype, name="linear_in")
-        source = (linear(source.reshape(b, h * w, d)) + position + semantic[0]).astype(self.dtype)
-        x = (linear(target.reshape(b, h * w, d)) + position + semantic[1]).astype(self.dtype)
+        asked = (linear(target.reshape(b, h * w, d)) + position + semantic[1]).astype(self.dtype)
+        known = (linear(source.reshape(b, h * w, d)) + position + semantic[0]).astype(self.dtype)
         for i in range(self.blocks):
-            x = CrossAttentionBlock(
+            asked = CrossAttentionBlock(
                 self.width, self.heads, self.ffn_width, self.dtype, name=f"block{i}"
-            )(x, source)
-        x = nn.Dense(self.embed_dim, dtype=jnp.float32, name="linear_out")(x)
-        return x.reshape(b, h, w, self.embed_dim)
+            )(asked, known)
+        if not self.residual:
+            x = nn.Dense(self.embed_dim, dtype=jnp.float32, name="linear_out")(asked)
+            return x.reshape(b, h, w, self.embed_dim)
+        start, count = nn.initializers.zeros, 3 * self.embed_dim
+        x = nn.Dense(count, dtype=jnp.float32, kernel_init=start, name="linear_out")(asked)
+        of_target, of_source, drawn = jnp.split(x.reshape(b, h, w, count), 3, axis=-1)
+        return target * (1.0 + of_target) + source * of_source + drawn

@@ -1,6 +1,5 @@
 """VQ-lip expert: do these lips and this sound belong together? (paper III-C, eq. 15)."""
 
-import jax
 import jax.numpy as jnp
 
 from swaptalk_jax import losses
@@ -32,35 +31,31 @@ class ExpertStage(Stage):
         lower = halves(self.vqgan.empty(batch["codes"]))[1]
         return {"expert": self.expert.init(rng, lower, batch["audio"])["params"]}
 
+    def judge(self, params, nets, batch):
+        """Features of lips and sound [b e] each, the pairs' cross-entropy [b] (Wav2Lip's)."""
+        lower = self.lower(nets, batch["codes"])
+        video, audio = self.expert.apply({"params": params["expert"]}, lower, batch["audio"])
+        return video, audio, losses.sync_classification(video, audio, batch["label"])
+
     def loss(self, params, nets, batch, rng, step):
-        """Binary cross-entropy on the cosine, of partly hidden lips and sound."""
-        del step
-        loss, right = self.judge(params, nets, batch, rng)
-        metrics = {"loss/bce": jnp.mean(loss), "accuracy": jnp.mean(right)}
-        return jnp.mean(loss), (metrics, {})
-
-    def judge(self, params, nets, batch, rng=None):
-        """(loss [b], whether the verdict at cosine 0.5 is right [b]); with rng, as in training."""
-        lower, audio = self.lower(nets, batch["codes"]), batch["audio"]
-        if rng is not None and self.config.loss.hide:
-            lower, audio = self.partly(lower, audio, rng)
-        video, audio = self.expert.apply({"params": params["expert"]}, lower, audio)
-        right = (losses.in_sync(video, audio) > 0.5) == (batch["label"] > 0.5)
-        return losses.sync_classification(video, audio, batch["label"]), right.astype(jnp.float32)
-
-    def partly(self, lower, audio, rng):
-        """Hides a share of the grid's cells (in all frames alike) and of the mel bands."""
-        keys = jax.random.split(rng)
-        shown = 1.0 - self.config.loss.hide
-        b, _, h, w, _ = lower.shape
-        cells = jax.random.bernoulli(keys[0], shown, (b, 1, h, w, 1))
-        bands = jax.random.bernoulli(keys[1], shown, (b, 1, audio.shape[-1]))
-        return lower * cells, audio * bands
+        """Cross-entropy of the pairs; `contrast` x InfoNCE over the batch (chosen)."""
+        del rng, step
+        video, audio, bce = self.judge(params, nets, batch)
+        loss = jnp.mean(bce)
+        contrast = losses.contrast(video, audio, batch["label"])
+        accuracy = jnp.mean(right(video, audio, batch["label"]))
+        metrics = {"loss/bce": loss, "loss/contrast": contrast, "accuracy": accuracy}
+        return loss + self.config.loss.contrast * contrast, (metrics, {})
 
     def evaluate(self, params, nets, batch):
         """Accuracy (the set is balanced) and loss, per pair."""
-        loss, right = self.judge(params, nets, batch)
-        return {"accuracy": right, "bce": loss}
+        video, audio, bce = self.judge(params, nets, batch)
+        return {"accuracy": right(video, audio, batch["label"]), "bce": bce}
+
+
+def right(video, audio, label):
+    """1.0 where the verdict at cosine 0.5 is right, else 0.0 [b]."""
+    return ((losses.in_sync(video, audio) > 0.5) == (label > 0.5)).astype(jnp.float32)
 
 
 STAGE = ExpertStage

@@ -74,15 +74,13 @@ class SyncStage(Stage):
             lower.reshape(b, t, *lower.shape[1:]),
             self.tokens(batch)[:, t // 2],
         )
-        code = losses.code(lower, target, self.weights(lower))
-        return {"code": code, "sync": losses.sync(video, sound)}
+        return {"code": self.code(lower, target), "sync": losses.sync(video, sound)}
 
-    def weights(self, lower):
-        """Weights [h/2 w 1] of cells in L_code: `mouth` times as much where mouths are, mean 1."""
-        h, w = lower.shape[-3:-1]
-        area = align.mouth_area(2 * h, w)[h:, :, None]
-        weights = 1.0 + (self.config.loss.mouth - 1.0) * area
-        return weights / weights.mean()
+    def code(self, lower, target):
+        """L_code of lower halves [n h/2 w d] -> [n]; cells of the mouth weigh `loss.mouth` x."""
+        h, w = lower.shape[1:3]
+        weights = align.lower_weights(2 * h, w, self.config.loss.mouth)
+        return losses.code(lower, target, weights[..., None])
 
     def loss(self, params, nets, batch, rng, step):
         """Eq. 16."""
@@ -101,7 +99,7 @@ class SyncStage(Stage):
         target, reference, audio = self.frames(nets, batch)
         lower, _ = self.run(params, target, reference, audio)
         terms = self.terms(nets, batch, lower)
-        unchanged = losses.code(halves(reference)[1], halves(target)[1], self.weights(lower))
+        unchanged = self.code(halves(reference)[1], halves(target)[1])
         return {
             "code": terms["code"].reshape(b, t).mean(1),
             "code_unchanged": unchanged.reshape(b, t).mean(1),

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from data_pipelines import align
 from swaptalk_jax import losses
 from swaptalk_jax.models.discriminator import PatchDiscriminator
 from swaptalk_jax.models.vgg import VGG16Features
@@ -145,15 +146,16 @@ class VQGANStage(Stage):
         vqgan, ages, means = dict(params["vqgan"]), {}, {}
         halved = zip(HALVES, halves(aux["codes"][..., None]), halves(aux["z"]), strict=True)
         for half, codes, z in halved:
+            weights = self.cell_weights(half, codes.shape[:3]).reshape(-1)
             codes, z = codes.reshape(-1), z.reshape(-1, z.shape[-1])
             book = vqgan[f"codebook_{half}"]
-            count = jax.ops.segment_sum(jnp.ones(len(codes)), codes, len(book))
+            count = jax.ops.segment_sum(weights, codes, len(book))
             age = jnp.where(count > 0, 0.0, params["code_age"][half] + 1.0)
             dead = age > c.restart_after
             rng, key = jax.random.split(rng)
-            fresh = z[jax.random.randint(key, (len(book),), 0, len(z))]
+            fresh = z[jax.random.choice(key, len(z), (len(book),), p=weights / weights.sum())]
             if c.codebook_decay:
-                total = jax.ops.segment_sum(z, codes, len(book))
+                total = jax.ops.segment_sum(weights[:, None] * z, codes, len(book))
                 known, d = params["code_means"][half], c.codebook_decay
                 count = d * known["count"] + (1.0 - d) * count
                 total = d * known["sum"] + (1.0 - d) * total
@@ -167,6 +169,13 @@ class VQGANStage(Stage):
             ages[half] = jnp.where(dead, 0.0, age)
         moved = {"vqgan": vqgan, "code_age": ages} | ({"code_means": means} if means else {})
         return params | moved
+
+    def cell_weights(self, half, shape):
+        """What each cell [b h/2 w] counts in its codebook: 1, a mouth's `loss.mouth` x, mean 1."""
+        b, h, w = shape
+        if half == "upper":
+            return jnp.ones(shape)
+        return jnp.tile(align.lower_weights(2 * h, w, self.config.loss.mouth), (b, 1, 1))
 
     def evaluate(self, params, nets, batch):
         """PSNR in dB and 1 - identity loss of the reconstruction, per image."""

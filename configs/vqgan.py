@@ -43,20 +43,7 @@ def get_config(size=""):
         }[size],
     }
     steps = {"paper": 500_000, "small": 1200, "tiny": 300, "micro": 4}[size]
-    c.loss = {
-        "perceptual": 1.0,
-        "vq": 1.0,
-        "beta": 0.25,
-        "id": 0.1,
-        "adversarial": 0.8,
-        "adversarial_start": steps // 10,
-        "restart_after": 1000 if size == "paper" else 20,
-        # Codes follow running averages of the encoder; 0: the gradient of eq. 4, as in the paper.
-        "codebook_decay": 0.0 if size == "paper" else 0.95,
-        # Codes are spent on mouths, which are a third of the lower half's cells. Tiny, 200 steps:
-        # squared error in the mouth's box 87 with 8, 103 with 1.
-        "mouth": 8.0 if size in ("tiny", "micro") else 1.0,
-    }
+    c.loss = loss(size, steps)
     c.optimizer = {
         # 4.5e-6 x global batch, as in taming-transformers
         "default": common.adam(4.5e-6 * 12, b1=0.5, b2=0.9),
@@ -65,8 +52,6 @@ def get_config(size=""):
     if size != "paper":
         c.optimizer.default = common.adam(2e-3, b2=0.99, warmup=30, clip=1.0, decay=True)
         c.optimizer.discriminator = common.adam(2e-4, b1=0.5, b2=0.9)
-        c.loss.adversarial = 0.05  # a picture of 64 px has no texture for a critic to ask for
-        c.loss.adversarial_start = steps * 8 // 10
     c.train.update(
         {
             "paper": {"batch_size": 12, "eval_batch_size": 16},
@@ -77,6 +62,32 @@ def get_config(size=""):
         steps=steps,
     )
     return c
+
+
+def loss(size, steps):
+    """Weights of eq. 6, and how codes move where they don't follow its gradient."""
+    paper = {
+        "perceptual": 1.0,
+        "vq": 1.0,
+        "beta": 0.25,
+        "id": 0.1,
+        "adversarial": 0.8,
+        "adversarial_start": steps // 10,
+        "restart_after": 1000,
+        "codebook_decay": 0.0,  # of running averages of the encoder; 0: the gradient of eq. 4
+        "mouth": 1.0,  # how much more a mouth's cells count in these averages
+    }
+    if size == "paper":
+        return paper
+    return paper | {
+        "adversarial": 0.05,  # a picture of 64 px has no texture for a critic to ask for
+        "adversarial_start": steps * 8 // 10,
+        "restart_after": 20,
+        "codebook_decay": 0.95,
+        # Mouths are a third of the lower half's cells. Tiny, 300 steps: squared error in the
+        # mouth's box 82 with 8, 96 with 1. Not tried at `small`.
+        "mouth": 1.0 if size == "small" else 8.0,
+    }
 
 
 def net(width, multipliers, embed_dim, codes, patch=1):

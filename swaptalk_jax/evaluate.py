@@ -84,6 +84,9 @@ def main(_):
     for name, check in evaluation["thresholds"].items():
         verdict = "pass" if check["passed"] else "FAIL"
         print(f"[evaluate] {verdict}  {name:26} {check['value']:8.3f}  {check['bound']}")
+    if "second/id_retrieval" not in evaluation:
+        print("[evaluate] identities were judged by the bundle's own recogniser alone; dlib's is")
+        print("[evaluate] asked too after: pip install -e '.[media]'")
     print(f"[evaluate] {out}/evaluation.json and report.html, in {evaluation['seconds']} s")
     if c.require and not evaluation["passed"]:
         raise SystemExit(1)

@@ -9,7 +9,8 @@ from fractions import Fraction
 import numpy as np
 
 from data_pipelines import align, audio, loader
-from swaptalk_jax.validation import Tally, box_error, chunks, psnr, spread
+from swaptalk_jax import second_opinion
+from swaptalk_jax.validation import Gallery, Tally, box_error, chunks, psnr, spread
 
 # How much of the set is looked at, evenly spread: a share of 0.9 is then known to 0.02, and the
 # tiny size takes a minute on two cores.
@@ -34,8 +35,8 @@ def latent_space(pipe, validation):
         embeddings.append(pipe.embed(images))
         identities += [int(frame["identity"]) for frame in frames]
     embeddings, identities = np.concatenate(embeddings), np.asarray(identities)
-    validation.enrol(embeddings, identities)
-    tally.add({"recogniser/retrieval": validation.nearest(embeddings) == identities})
+    validation.gallery = Gallery(embeddings, identities)
+    tally.add({"recogniser/retrieval": validation.gallery.nearest(embeddings) == identities})
 
     picked = spread(len(codes), FRAMES)
     shown = {picked[i] for i in spread(len(picked), SHOWN)}
@@ -90,11 +91,11 @@ def swap(pipe, validation):
         who, whom = batch["source_identity"], batch["target_identity"]
         tally.add(
             {
-                "swap/id_retrieval": validation.nearest(embeddings) == who,
-                "swap/id_retrieval_unquantized": validation.nearest(pipe.embed(raw)) == who,
-                "swap/id_retrieval_truth": validation.nearest(pipe.embed(truth)) == who,
-                "swap/id_similarity_source": validation.similarity(embeddings, who),
-                "swap/id_similarity_target": validation.similarity(embeddings, whom),
+                "swap/id_retrieval": validation.gallery.nearest(embeddings) == who,
+                "swap/id_retrieval_unquantized": validation.gallery.nearest(pipe.embed(raw)) == who,
+                "swap/id_retrieval_truth": validation.gallery.nearest(pipe.embed(truth)) == who,
+                "swap/id_similarity_source": validation.gallery.similarity(embeddings, who),
+                "swap/id_similarity_target": validation.gallery.similarity(embeddings, whom),
                 "swap/psnr": psnr(truth, result),
                 "swap/psnr_unquantized": psnr(truth, raw),
                 "swap/psnr_unchanged": psnr(truth, target),
@@ -174,7 +175,7 @@ def joint(pipe, validation):
         }
         for name, z in results.items():
             images = pipe.decode(z)
-            right = validation.nearest(pipe.embed(images)) == batch["source_identity"]
+            right = validation.gallery.nearest(pipe.embed(images)) == batch["source_identity"]
             tally.add(
                 {
                     f"joint/mouth_error{name}": box_error(truth, images, boxes),
@@ -186,7 +187,7 @@ def joint(pipe, validation):
     return numbers, tally.counts(), {}
 
 
-ALL = (latent_space, expert, swap, sync, joint)
+ALL = (latent_space, expert, swap, second_opinion.measure, sync, joint)
 
 
 def with_lips(target, reference):

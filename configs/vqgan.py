@@ -3,8 +3,10 @@
     python -m swaptalk_jax.train --config=configs/vqgan.py
 
 Parameters at the paper's size: vqgan 72.8 M, discriminator 2.8 M.
-Needs: face shards, the recogniser. `config.frozen.vgg` names VGG16's weights (torchvision, as
-safetensors) for the perceptual loss; without it, edge maps stand in for VGG's features.
+Needs: face shards, the recogniser. `config.frozen.perceptual` names the folder of an installed
+perceptual network (`python -m swaptalk_jax.pretrained list`); without it, edge maps stand in.
+`config.init_from` names the folder of a VQGAN to start from, such as an installed vqgan_f16 (codes
+of its own start are taken with --config.model.vqgan.codes=16384).
 Tiny, unseen people: 30.8 dB.
 The paper's f = 8 variant: --config.model.vqgan.multipliers="(1, 1, 2, 4)".
 """
@@ -17,7 +19,8 @@ def get_config(size=""):
     size = common.size_name(size)
     c = common.config("vqgan", size)
     common.needs(c, "data", "identity")
-    c.frozen = {"recogniser": f"{c.root}/identity", "vgg": ""}
+    c.frozen = {"recogniser": f"{c.root}/identity", "perceptual": ""}
+    c.init_from = ""
     c.model = {
         "vqgan": {
             "paper": {

@@ -1,8 +1,8 @@
 """Proxy swappers: (source face, target face) -> the target with the source's identity.
 
-Their results supervise the swap module (paper eq. 8). `exact` exists for the synthetic set only;
-`classical` works on any pair of aligned faces, without a learned model. A neural swapper is one
-more function of the same two arguments.
+Their results supervise the swap module (paper eq. 8), and are for that alone. `exact` exists for
+the synthetic set only; `classical` works on any pair of aligned faces, without a learned model;
+`inswapper` runs the user's own copies of two public networks. All are made by `make`.
 """
 
 import functools
@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from scipy.spatial import Delaunay, QhullError  # scipy comes with jax and librosa
 
-from data_pipelines import align, synthetic
+from data_pipelines import align, inswapper, synthetic
 
 # Inner lips and eyelids, with their upper and lower middle points and their corners.
 MOUTH = (range(60, 68), (61, 62, 63), (67, 66, 65), (60, 64))
@@ -41,8 +41,33 @@ class Face:
     meta: dict = field(default_factory=dict)
 
 
-# (source, target) -> uint8 [s s 3], the size of the target's image.
-Proxy = Callable[[Face, Face], np.ndarray]
+# (source, target) -> uint8 [s s 3], the size of the target's image; None where these two faces
+# cannot be swapped. A function of the two alone, which pickles.
+Proxy = Callable[[Face, Face], np.ndarray | None]
+NAMES = ("exact", "classical", "inswapper")
+
+
+def make(name: str, model_path: str = "", recogniser_path: str = "") -> Proxy:
+    """The proxy swapper of that name.
+
+    model_path, recogniser_path: inswapper's two ONNX files, see inswapper.py; the others take none.
+
+    Raises:
+      ValueError: unknown name, paths missing or superfluous, or files of another kind; ImportError:
+        the extra `inswapper` is not installed. Both say in one line what to do.
+    """
+    if name not in NAMES:
+        raise ValueError(f"there is no proxy {name!r}; the proxies are {', '.join(NAMES)}")
+    if name == "inswapper":
+        if not (model_path and recogniser_path):
+            raise ValueError(
+                "the proxy inswapper needs the paths of inswapper_128.onnx and of w600k_r50.onnx:"
+                f" your own copies, which insightface licenses {inswapper.LICENCE}"
+            )
+        return inswapper.load(model_path, recogniser_path)
+    if model_path or recogniser_path:
+        raise ValueError(f"the proxy {name} takes no model; leave the paths out")
+    return {"exact": exact, "classical": classical}[name]
 
 
 def exact(source, target):
@@ -71,8 +96,8 @@ def classical(source, target):
 
     Piecewise-affine warp of the source onto the target's landmarks, colours matched in Lab, Poisson
     blending (Perez et al., 2003), or a feathered blend where the face reaches the image's edge. An
-    open mouth or eye that the source shows closed stays the target's. Landmarks without extent or
-    with NaN give the target back.
+    open mouth or eye that the source shows closed stays the target's. Landmarks without extent, of
+    a face outside of the image or with NaN give None: the target itself would teach not to swap.
     """
     size = target.image.shape[0]
     scale = size / source.image.shape[0]
@@ -80,11 +105,11 @@ def classical(source, target):
     ours = (np.asarray(source.landmarks, np.float64) + 0.5) * scale - 0.5
     theirs = np.asarray(target.landmarks, np.float64)
     if not np.isfinite([ours, theirs]).all():
-        return target.image.copy()
+        return None
     try:
         where = _source_of_each_pixel(_with_forehead(ours), _with_forehead(theirs), size)
     except QhullError:  # all on one line
-        return target.image.copy()
+        return None
     hull = np.isfinite(where[..., 0])
     where = (np.nan_to_num(where).clip(-size, 2 * size) + 0.5) / scale - 0.5
     warped = cv2.remap(
@@ -96,7 +121,7 @@ def classical(source, target):
     )
     mask = _shrunk(hull, theirs)
     if mask.sum() < 16:  # a face of 4 x 4 pixels, or outside of the image
-        return target.image.copy()
+        return None
     core = mask & _core(theirs, size)
     warped = _match_colours(warped, target.image, core if core.any() else mask)
     blended = _blend(warped, target.image, mask)
@@ -209,6 +234,3 @@ def _kept(part, ours, theirs, size):
         inside = cv2.dilate(inside, np.ones((reach, reach), np.uint8))
     soft = cv2.GaussianBlur(np.float32(inside), (0, 0), max(0.5, 0.008 * size))
     return weight * soft[..., None]
-
-
-PROXIES = {"exact": exact, "classical": classical}

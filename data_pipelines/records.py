@@ -1,4 +1,4 @@
-"""Every kind of record this project stores: names, shapes, dtypes, units; their reader and writer.
+"""Every kind of record this project stores: names, shapes, dtypes, units, and their reader.
 
 A kind lives in `<root>/<kind>/1.0.0/` as ArrayRecord shards plus the metadata of TFDS, so
 `tfds.builder_from_directory("<root>/<kind>/1.0.0").as_data_source("train")` reads it without this
@@ -22,18 +22,14 @@ import itertools
 import json
 import os
 import pathlib
-import shutil
-import uuid
 from typing import Any
 
 import cv2
 import numpy as np
 import tensorflow_datasets as tfds
 from array_record.python import array_record_data_source, array_record_module
-from tensorflow_datasets.core import naming
 
 VERSION = "1.0.0"
-SHARD_BYTES = 256 << 20  # a few hundred MB: shards stay copyable, HDTF stays under 100 of them
 
 # What the metadata of a kind must say. `identities`: names, position = the integer in the
 # records. `fingerprint`: of the VQGAN that made the codes. `grid`: [h, w] of a frame's codes.
@@ -121,117 +117,7 @@ def _bytes():
     return tfds.features.Tensor(shape=(), dtype=np.object_)
 
 
-class Writer:
-    """Writes all splits of one kind; the set appears whole at the end, or not at all.
-
-    with Writer(root, "codes", metadata) as writer:
-        index = writer.write("train", {"name": ..., "codes": ..., ...})
-
-    Records keep the order in which they are written. A set of the same kind that is already
-    there is replaced at the end. An exception inside `with` leaves the root as it was.
-    """
-
-    def __init__(
-        self,
-        root: str | os.PathLike,
-        kind: str,
-        metadata: dict[str, Any],
-        shard_bytes: int = SHARD_BYTES,
-    ):
-        """`metadata`: JSON-able, kept beside the shards; must hold what `REQUIRED` names."""
-        self.root, self.kind = pathlib.Path(root), kind
-        # Through JSON, so that what a later reader sees is what is checked now.
-        self.metadata = json.loads(json.dumps(metadata))
-        self.features = features(kind, self.metadata)
-        self.shard_bytes = shard_bytes
-        self._unique = f".{kind}-{uuid.uuid4().hex[:12]}"  # two runs never share a folder
-        self._folder = self.root / self._unique / VERSION
-        self._lengths: dict[str, list[int]] = {}  # records of each shard
-        self._bytes: dict[str, list[int]] = {}
-        self._open: dict[str, Any] = {}
-
-    def __enter__(self):
-        self._folder.mkdir(parents=True)
-        return self
-
-    def write(self, split: str, record: dict[str, Any]) -> int:
-        """Appends one record and returns its index in the split.
-
-        Raises:
-          RecordError: a field is missing, unknown, or of another shape or dtype than declared.
-        """
-        if record.keys() != self.features.keys():
-            wrong = sorted(record.keys() ^ self.features.keys())
-            raise RecordError(f"a record of {self.kind} misses or adds: {', '.join(wrong)}")
-        try:
-            data = self.features.serialize_example(record)
-        except (ValueError, TypeError) as error:
-            line = " ".join(str(error).split())
-            raise RecordError(f"a record of {self.kind} is not as declared: {line}") from error
-        if split not in self._open or self._bytes[split][-1] >= self.shard_bytes:
-            self._next_shard(split)
-        self._open[split].write(data)
-        self._lengths[split][-1] += 1
-        self._bytes[split][-1] += len(data)
-        return sum(self._lengths[split]) - 1
-
-    def _next_shard(self, split):
-        if split in self._open:
-            self._open[split].close()
-        lengths = self._lengths.setdefault(split, [])
-        path = self._folder / f"{split}-{len(lengths)}"
-        # Grain reads single records: anything but group_size:1 would decode neighbours too.
-        options = "group_size:1,uncompressed"
-        self._open[split] = array_record_module.ArrayRecordWriter(str(path), options)
-        lengths.append(0)
-        self._bytes.setdefault(split, []).append(0)
-
-    def __exit__(self, error, *_):
-        try:
-            for shard in self._open.values():
-                shard.close()
-            if error is None:
-                self._publish()
-        finally:
-            shutil.rmtree(self.root / self._unique, ignore_errors=True)
-
-    def _publish(self):
-        if not self._lengths:
-            raise RecordError(f"{self.root / self.kind}: no record was written, nothing is kept")
-        for split, lengths in self._lengths.items():
-            for i in range(len(lengths)):  # their number is in each name, and known only now
-                name = _shard_name(self.kind, split, i, len(lengths))
-                os.replace(self._folder / f"{split}-{i}", self._folder / name)
-        template = naming.ShardedFileTemplate(
-            data_dir=self._folder,
-            dataset_name=f"swaptalk_{self.kind}",
-            filetype_suffix="array_record",
-        )
-        tfds.folder_dataset.write_metadata(
-            data_dir=str(self._folder),
-            features=self.features,
-            split_infos=[
-                tfds.core.SplitInfo(
-                    name=split,
-                    shard_lengths=lengths,
-                    num_bytes=sum(self._bytes[split]),
-                    filename_template=template,
-                )
-                for split, lengths in self._lengths.items()
-            ],
-            version=VERSION,
-            check_data=False,  # the check would import TensorFlow
-            description=f"SwapTalk {self.kind}; data_pipelines/records.py declares the fields.",
-            metadata=tfds.core.MetadataDict(self.metadata),
-        )
-        final, old = self.root / self.kind, self.root / f"{self._unique}-old"
-        if final.exists():
-            os.replace(final, old)
-        os.replace(self.root / self._unique, final)
-        shutil.rmtree(old, ignore_errors=True)
-
-
-def _shard_name(kind, split, i, n):
+def shard_name(kind, split, i, n):
     return f"swaptalk_{kind}-{split}.array_record-{i:05d}-of-{n:05d}"
 
 
@@ -267,8 +153,10 @@ class Source:
         self._ends = list(itertools.accumulate(lengths[split]))
         n = len(lengths[split])
         self._shards = [
-            self.root / kind / VERSION / _shard_name(kind, split, i, n) for i in range(n)
+            self.root / kind / VERSION / shard_name(kind, split, i, n) for i in range(n)
         ]
+        self._lengths = lengths[split]
+        self._opened = set()  # shards whose number of records was compared
         self._records = array_record_data_source.ArrayRecordDataSource(
             [
                 _Shard(str(path), 0, length, length)
@@ -288,6 +176,7 @@ class Source:
         if not 0 <= index < len(self):
             raise IndexError(f"{self.kind} {self.split} has {len(self)} records, not {index}")
         try:
+            self._count(bisect.bisect_right(self._ends, index))
             record = self.features.deserialize_example_np(self._records[index])
         except Exception as error:  # riegeli, protobuf and numpy each raise their own
             raise RecordError(f"{self._place(index)} cannot be read ({_first(error)})") from error
@@ -296,6 +185,17 @@ class Source:
         for name in self._texts:
             record[name] = record[name].decode()
         return record
+
+    def _count(self, shard):
+        """A shard that was replaced would shift every later index without a sign."""
+        if shard in self._opened:
+            return
+        reader = array_record_module.ArrayRecordReader(str(self._shards[shard]))
+        count = reader.num_records()
+        reader.close()
+        if count != self._lengths[shard]:
+            raise ValueError(f"the shard holds {count} records, not {self._lengths[shard]}")
+        self._opened.add(shard)
 
     def _place(self, index):
         i = bisect.bisect_right(self._ends, index)
@@ -328,10 +228,14 @@ def splits(root: str | os.PathLike, kind: str) -> dict[str, list[int]]:
 
 def _split_info(root, kind):
     info = _read_json(root, kind, "dataset_info.json")  # its integers are strings
-    return {
-        s["name"]: {"lengths": [int(n) for n in s["shardLengths"]], "bytes": int(s["numBytes"])}
-        for s in info["splits"]
-    }
+    try:
+        return {
+            s["name"]: {"lengths": [int(n) for n in s["shardLengths"]], "bytes": int(s["numBytes"])}
+            for s in info["splits"]
+        }
+    except (KeyError, TypeError, ValueError) as error:
+        path = pathlib.Path(root) / kind / VERSION / "dataset_info.json"
+        raise RecordError(f"{path} lacks the splits ({error!r}); build it again") from error
 
 
 def _read_json(root, kind, name):

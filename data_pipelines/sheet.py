@@ -1,6 +1,8 @@
-"""Contact sheets of a build: pictures by which a person judges the data at one look."""
+"""Pictures out of a build's records, by which a person judges the data at one look."""
 
-import os
+import collections
+import dataclasses
+import json
 import pathlib
 
 import cv2
@@ -8,66 +10,95 @@ import numpy as np
 
 from data_pipelines import records
 
-ROWS, COLUMNS, THUMB = 40, 8, 96  # THUMB: pixels of one picture's side
+COLUMNS = 8  # faces of one identity
 
 
-def write(out: pathlib.Path) -> None:
-    """Writes contact_sheet.jpg (identities) and contact_triples.jpg (if any) of a build's folder.
+@dataclasses.dataclass(frozen=True)
+class Clip:
+    """What of a clip's record tells where its pictures are: all but its sound."""
 
-    One row per identity, evenly spread over its frames; of more than 40, every n-th identity.
-    """
-    rows = []
+    split: str
+    identity: str
+    video: str
+    first: int  # index of its first record in `frames` of the split
+    count: int
+
+
+def clips(out: pathlib.Path) -> list[Clip]:
+    """Every clip of a build's folder, in the order of its records."""
+    found = []
     for split in records.splits(out, "clips"):
-        rows += _identities(out, split)
-    _save(out / "contact_sheet.jpg", rows[:: -(-len(rows) // ROWS)])
-    if (out / "triples").exists():
-        rows = [row for split in records.splits(out, "triples") for row in _triples(out, split)]
-        _save(out / "contact_triples.jpg", rows)
+        source = records.source(out, "clips", split)
+        for clip in (source[i] for i in range(len(source))):
+            video = json.loads(clip["meta"])["file"]
+            place = int(clip["first"]), int(clip["frames"])
+            found.append(Clip(split, clip["identity_name"], video, *place))
+    return found
 
 
-def _identities(out, split):
-    frames, indices, names = records.source(out, "frames", split), {}, {}
-    for clip in _all(records.source(out, "clips", split)):
-        first, identity = int(clip["first"]), int(clip["identity"])
-        indices.setdefault(identity, []).extend(range(first, first + int(clip["frames"])))
-        names[identity] = clip["identity_name"]
-    rows = []
-    for identity, own in sorted(indices.items()):
-        images = [records.decode_image(frames[i]["image"]) for i in _spread(own)]
-        rows.append((f"{split} {names[identity]}", images))
-    return rows
+def identities(clips: list[Clip]) -> dict[tuple[str, str], list[Clip]]:
+    """{(split, name): clips}, sorted."""
+    groups = collections.defaultdict(list)
+    for clip in clips:
+        groups[clip.split, clip.identity].append(clip)
+    return dict(sorted(groups.items()))
 
 
-def _triples(out, split):
-    frames, triples = (records.source(out, kind, split) for kind in ("frames", "triples"))
-    chosen = [triples[i] for i in _spread(range(len(triples)))]
-    pictures = {
-        kind: [records.decode_image(frames[int(t[kind])]["image"]) for t in chosen]
-        for kind in ("source", "target")
-    }
-    pictures["result"] = [records.decode_image(t["result"]) for t in chosen]
-    return [(f"{split} {kind}", images) for kind, images in pictures.items()]
+def frames(out: pathlib.Path) -> dict[str, records.Source]:
+    """{split: its frames}, opened once for many pictures."""
+    return {split: records.source(out, "frames", split) for split in records.splits(out, "frames")}
 
 
-def _spread(sequence):
-    return [sequence[i * len(sequence) // COLUMNS] for i in range(COLUMNS)]
+def strip(frames: dict[str, records.Source], own: list[Clip], side: int) -> np.ndarray:
+    """COLUMNS faces spread over an identity's clips, side by side: uint8 [side 8*side 3].
+
+    Spread over the clips first, then over the time in them: of one clip its whole length, of many
+    clips one frame of every n-th.
+    """
+    count = min(len(own), COLUMNS)
+    chosen = [own[i * len(own) // count] for i in range(count)]
+    images = []
+    for i in range(COLUMNS):
+        clip = chosen[i * count // COLUMNS]
+        images.append(_frame(frames, clip, (i + 0.5) / COLUMNS))
+    return np.hstack([_sized(image, side) for image in images])
 
 
-def _all(source):
-    return (source[i] for i in range(len(source)))
+def portraits(
+    frames: dict[str, records.Source], clips: list[Clip], videos: set[str], side: int
+) -> dict[str, np.ndarray]:
+    """{video: uint8 [side side 3]} from the middle of the first clip of each that has clips."""
+    firsts = {}
+    for clip in clips:
+        if clip.video in videos:
+            firsts.setdefault(clip.video, clip)
+    return {name: _sized(_frame(frames, clip, 0.5), side) for name, clip in firsts.items()}
 
 
-def _save(path, rows):
-    lines = []
-    for text, images in rows:
-        label = np.full((THUMB, 2 * THUMB, 3), 255, np.uint8)
-        for i in range(0, min(len(text), 66), 22):  # 22 characters fill the label's width
-            at = (4, 30 + i // 22 * 18)
-            cv2.putText(label, text[i : i + 22], at, cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0))
-        size = (THUMB, THUMB)
-        pictures = [cv2.resize(image, size, interpolation=cv2.INTER_AREA) for image in images]
-        lines.append(np.hstack([label, *pictures]))
-    sheet = cv2.cvtColor(np.vstack(lines), cv2.COLOR_RGB2BGR)
-    part = path.with_name(f".{os.getpid()}-{path.name}")
-    cv2.imwrite(str(part), sheet, [cv2.IMWRITE_JPEG_QUALITY, 90])
-    os.replace(part, path)
+def triples(out: pathlib.Path, count: int, side: int) -> tuple[dict, dict]:
+    """({split: number}, {split: [(source, target, result), ...]}), pictures uint8 [side side 3].
+
+    Of each split at most `count` triples, evenly spread. Two empty dicts where none were made.
+    """
+    numbers, pictures = {}, {}
+    if not (out / "triples").exists():
+        return numbers, pictures
+    pool = frames(out)
+    for split in records.splits(out, "triples"):
+        source = records.source(out, "triples", split)
+        numbers[split], pictures[split] = len(source), []
+        shown = min(count, len(source))
+        for triple in (source[i * len(source) // shown] for i in range(shown)):
+            faces = [pool[split][int(triple[kind])]["image"] for kind in ("source", "target")]
+            images = [records.decode_image(data) for data in (*faces, triple["result"])]
+            pictures[split].append(tuple(_sized(image, side) for image in images))
+    return numbers, pictures
+
+
+def _frame(frames, clip, at):
+    index = clip.first + int(at * clip.count)
+    return records.decode_image(frames[clip.split][index]["image"])
+
+
+def _sized(image, side):
+    return cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA)

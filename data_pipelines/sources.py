@@ -1,11 +1,12 @@
-"""Which videos a build reads, whose they are, and on which side of the split they stand."""
+"""Which videos a build reads, whose they are, and what of each may be used."""
 
 import collections
 import dataclasses
-import hashlib
+import itertools
 import json
 import pathlib
 import re
+from fractions import Fraction
 from typing import Any
 
 SUFFIXES = set(".mp4 .mov .mkv .avi .webm .mpg .mpeg .m4v .ts .wmv .flv .3gp".split())
@@ -18,27 +19,33 @@ class SourceError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Video:
-    """One video to build from."""
+    """One video to build from, or one interval of it."""
 
     path: pathlib.Path
-    name: str  # unique: its path below the source or the manifest, with "/"
+    name: str  # unique: its path below the folder, with "/"; "@0", "@1" ... tell intervals apart
     identity: str
-    split: str  # "train" or "val"
+    split: str | None  # "train" or "val"; None: nobody has decided
     synthetic: dict[str, Any] | None = None  # how to draw it again, see synthetic.clip_of
+    start: Fraction = Fraction(0)  # seconds after the first frame: what may be used begins
+    end: Fraction | None = None  # ... and ends; None: with the file
+    # x, y, w, h in pixels of the upright picture: where to look for the face; None: anywhere
+    region: tuple[int, int, int, int] | None = None
 
 
 def from_manifest(manifest: pathlib.Path, folder: pathlib.Path | None = None) -> list[Video]:
-    """Videos of a JSON list of rows {"file", "identity", "split"?, "kind"?, "synthetic"?}.
+    """Videos of a JSON list of rows {"file", "identity"} with any of {"split", "kind", "synthetic",
+    "start", "end", "region"}, see Video.
 
-    "file" is relative to `folder`, by default the manifest's. Rows of another kind than "talking"
-    are passed over. Identities without a split get one as in `from_folder`.
+    "file" is relative to `folder`, by default the manifest's, and lies below it. Times are seconds,
+    as numbers or as text ("0.04", "1/25"). A file may have several rows, of intervals that do not
+    overlap. Rows of another kind than "talking" are passed over.
 
     Raises:
-      SourceError: no such file, not a list of rows, a row without file or identity, a file named
-        twice, an unknown split, or an identity on both sides of the split.
+      SourceError: no such file, not a list of rows, a row that is not as described, a file named
+        twice, or an identity on both sides of the split.
     """
     try:
-        rows = json.loads(manifest.read_text())
+        rows = json.loads(manifest.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise SourceError(f"{manifest}: not a readable JSON file ({error})") from error
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
@@ -47,14 +54,79 @@ def from_manifest(manifest: pathlib.Path, folder: pathlib.Path | None = None) ->
     for i, row in enumerate(rows):
         if row.get("kind", "talking") != "talking":
             continue
-        if "file" not in row or "identity" not in row:
-            raise SourceError(f"{manifest}: row {i} must have a file and an identity")
-        path, split = (folder or manifest.parent) / row["file"], row.get("split")
-        if split not in (*SPLITS, None):
-            raise SourceError(f"{manifest}: row {i} has split {split!r}, not train or val")
-        made = row.get("synthetic")
-        videos.append(Video(path, row["file"], str(row["identity"]), split, made))
-    return _checked(videos, manifest)
+        try:
+            videos.append(_video(row, folder or manifest.parent))
+        except SourceError as error:
+            raise SourceError(f"{manifest}: row {i} {error}") from None
+    return _checked(_told_apart(videos, manifest), manifest)
+
+
+def _video(row, folder):
+    """One row of a manifest; a SourceError says what the row has or lacks."""
+    if "file" not in row or "identity" not in row:
+        raise SourceError("must have a file and an identity")
+    file, split, made = row["file"], row.get("split"), row.get("synthetic")
+    if not isinstance(file, str) or not _stays_inside(file):
+        raise SourceError(f"has the file {file!r}, which is not a path below {folder}")
+    if split not in (*SPLITS, None):
+        raise SourceError(f"has split {split!r}, not train or val")
+    start, end = (_seconds(row, key) for key in ("start", "end"))
+    if end is not None and end <= (start or 0):
+        raise SourceError(f"ends at {row['end']} s, not after its start")
+    region = row.get("region")
+    if region is not None:
+        numbers = isinstance(region, list) and all(type(value) is int for value in region)
+        if not numbers or len(region) != 4 or min(region[:2]) < 0 or min(region[2:]) < 1:
+            raise SourceError(f"has the region {region}, not [x, y, width, height] in pixels")
+        region = tuple(region)
+    identity = str(row["identity"])
+    return Video(folder / file, file, identity, split, made, start or Fraction(0), end, region)
+
+
+def _stays_inside(file):
+    """Whether a name from a manifest leads to a file below its folder, on any system."""
+    paths = pathlib.PurePosixPath(file), pathlib.PureWindowsPath(file)
+    return bool(file) and not any(p.drive or p.root or ".." in p.parts for p in paths)
+
+
+def _seconds(row, key):
+    """An exact time of a row, or None: 0.04 is meant as 1/25, not as the nearest binary number."""
+    value = row.get(key)
+    if value is None:
+        return None
+    try:
+        seconds = Fraction(str(value)) if type(value) in (int, float, str) else Fraction(-1)
+    except (ValueError, ZeroDivisionError):
+        seconds = Fraction(-1)
+    if seconds < 0:
+        raise SourceError(f"has the {key} {value!r}, not a time in seconds")
+    return seconds
+
+
+def _told_apart(videos, where):
+    """Numbers the intervals of a file with several rows; raises SourceError where they overlap."""
+    rows = collections.defaultdict(list)
+    for video in videos:
+        rows[video.name].append(video)
+    for name, same in rows.items():
+        same.sort(key=lambda video: video.start)
+        for a, b in itertools.pairwise(same):
+            if a.end is None or a.end > b.start:
+                raise SourceError(
+                    f"{where}: {name} is named {len(same)} times; give its rows a start and an"
+                    " end each, and let them not overlap"
+                )
+    return [
+        dataclasses.replace(video, name=f"{video.name}@{rows[video.name].index(video)}")
+        if len(rows[video.name]) > 1
+        else video
+        for video in videos
+    ]
+
+
+def video_files(folder: pathlib.Path) -> list[pathlib.Path]:
+    """All files below a folder that are videos by their suffix, in the order of their names."""
+    return [p for p in sorted(folder.rglob("*")) if p.suffix.lower() in SUFFIXES and p.is_file()]
 
 
 def from_folder(folder: pathlib.Path, leave_out: pathlib.Path | None = None) -> list[Video]:
@@ -63,16 +135,15 @@ def from_folder(folder: pathlib.Path, leave_out: pathlib.Path | None = None) -> 
     Identity: the name of the folder that the video lies in, or, for videos directly in `folder`,
     the file's name without trailing digits (WDA_DebbieStabenow0 and ...1 are one person; taking
     two people for one costs little, one person on both sides of the split spoils every figure).
-    Split: by a hash of the identity, 9 of 10 train, so it holds when identities are added.
+    The split is left open.
 
     Raises SourceError when there is no such folder or no video in it.
     """
     if not folder.is_dir():
         raise SourceError(f"{folder}: no such folder; --source takes a folder or 'synthetic'")
     videos = []
-    for path in sorted(folder.rglob("*")):
-        inside = leave_out is not None and path.is_relative_to(leave_out)
-        if path.suffix.lower() not in SUFFIXES or inside or not path.is_file():
+    for path in video_files(folder):
+        if leave_out is not None and path.is_relative_to(leave_out):
             continue
         relative = path.relative_to(folder)
         stem = re.sub(r"[\d\s_.-]+$", "", path.stem) or path.stem
@@ -87,10 +158,9 @@ def _checked(videos, where):
     name, times = collections.Counter(v.name for v in videos).most_common(1)[0]
     if times > 1:
         raise SourceError(f"{where}: {name} is named {times} times")
-    videos = _split(videos)
     sides = collections.defaultdict(set)
     for video in videos:
-        sides[video.identity].add(video.split)
+        sides[video.identity].update({video.split} - {None})
     for identity, splits in sides.items():
         if len(splits) > 1:
             raise SourceError(
@@ -98,27 +168,3 @@ def _checked(videos, where):
                 " memory, so put all of its videos on one side"
             )
     return videos
-
-
-def _split(videos):
-    """Gives a side to those without one: 9:1 by a hash of the identity, at least one in val."""
-    open_ones = {v.identity for v in videos if v.split is None}
-    order = sorted(open_ones, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
-    val = {n for n in order if int(hashlib.sha256(n.encode()).hexdigest(), 16) % 10 == 0}
-    if not val and len(order) > 1:
-        val = {order[0]}
-    return [
-        video
-        if video.split
-        else dataclasses.replace(video, split="val" if video.identity in val else "train")
-        for video in videos
-    ]
-
-
-def identities(videos: list[Video]) -> list[str]:
-    """Names in the order of their numbers: train first, so train classes are 0 ... n - 1."""
-    return [
-        name
-        for split in SPLITS
-        for name in sorted({v.identity for v in videos if v.split == split})
-    ]

@@ -264,7 +264,7 @@ def _write_json(path: Path, content) -> Path:
 
 def _write_clip(out: Path, row: dict) -> None:
     """Render one clip unless both its files stand; the video comes last, it is the larger."""
-    from data_pipelines import landmarks, video  # PyAV is not needed to sample and render
+    from data_pipelines import landmarks, video_writer  # PyAV is not needed to sample and render
 
     path, p = out / row["file"], row["synthetic"]
     beside = path.with_suffix(".landmarks.npz")
@@ -274,6 +274,6 @@ def _write_clip(out: Path, row: dict) -> None:
     clip = clip_of(p)
     drawn = [render_frame(clip, i, (p["height"], p["width"])) for i in range(len(clip))]
     landmarks.save_landmarks(beside, np.stack([points for _, points in drawn]))
-    video.write_video(
+    video_writer.write_video(
         path, (image for image, _ in drawn), Fraction(clip.fps), audio=(clip.audio, speech.RATE)
     )

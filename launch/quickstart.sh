@@ -4,7 +4,7 @@
 # A second run reuses what stands; Ctrl-C stops it, the same command goes on.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-source launch/environment.sh
+source launch/environment.sh media
 began=$(date +%s)
 run=runs/tiny
 demo=$run/demo

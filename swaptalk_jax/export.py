@@ -2,7 +2,8 @@
 
 A bundle is a folder of safetensors files, one per stage, and `config.json`, which holds the
 networks' numbers, the sha256 of every file and the fingerprint of the VQGAN whose codes the other
-networks speak. Nothing else of a run is needed to infer or evaluate.
+networks speak. Nothing else of a run is needed to infer or evaluate: where a speech network makes
+the features of sound, it is part of the bundle.
 """
 
 import hashlib
@@ -19,8 +20,8 @@ from flax import traverse_util
 from safetensors.numpy import load as parse_safetensors
 from safetensors.numpy import save as to_safetensors
 
-from data_pipelines import audio, records
-from swaptalk_jax import checkpoints, progress
+from data_pipelines import records
+from swaptalk_jax import checkpoints, progress, speech
 from swaptalk_jax.models.vqgan import factor
 
 FORMAT, VERSION = "swaptalk-bundle", 1
@@ -41,13 +42,17 @@ NOTICE = (
 def export(workdir, out):
     """Writes the bundle of the five finished stages below `workdir`; returns its config (dict).
 
+    Its recogniser is the one that the swap was trained against, also where it is an imported one.
     The folder `out` appears whole or not at all; a bundle that was there is replaced.
     Raises CheckpointError: a stage is not finished, or was trained on another VQGAN's codes.
     """
     workdir, out = Path(workdir), Path(out)
     if out.exists() and any(out.iterdir()) and not (out / checkpoints.CONFIG).exists():
         raise checkpoints.CheckpointError(f"{out} holds other files; name a new folder for --out")
-    stages = {stage: _finished(workdir / stage) for stage, _ in FILES.values()}
+    stages = {
+        stage: _finished(workdir / stage) for stage, _ in FILES.values() if stage != "identity"
+    }
+    stages["identity"] = _finished(_recogniser(workdir, stages["swap"][1]))
     networks = {
         name: {network: stages[stage][0][network] for network in parts}
         for name, (stage, parts) in FILES.items()
@@ -55,6 +60,9 @@ def export(workdir, out):
     fingerprint = checkpoints.fingerprint(networks["vqgan"]["vqgan"])
     for stage in ("expert", "swap", "sync"):
         _check_vqgan(workdir / stage, stages[stage][1], fingerprint)
+    features = _features(workdir, stages)
+    if features.network:
+        networks["speech"] = {"speech": features.network[0]}
     blobs = {
         f"{name}.safetensors": to_safetensors(
             {
@@ -64,7 +72,8 @@ def export(workdir, out):
         )
         for name, tree in networks.items()
     }
-    config = _described({stage: config for stage, (_, config) in stages.items()}, fingerprint)
+    configs = {stage: config for stage, (_, config) in stages.items()}
+    config = _described(configs, fingerprint, features)
     config["sha256"] = {name: hashlib.sha256(blob).hexdigest() for name, blob in blobs.items()}
     _publish(out, blobs | {checkpoints.CONFIG: json.dumps(config, indent=1).encode()})
     return config
@@ -105,13 +114,19 @@ def load(folder):
 
 
 def _finished(folder):
-    """(params, config) of a stage that has all its steps."""
-    if not checkpoints.finished_steps(folder):
+    """(params, config) of a stage that has all its steps, or of an imported network."""
+    if not (folder / checkpoints.PARAMS).exists():
         raise checkpoints.CheckpointError(
             f"{folder}: this stage is not finished; train it with "
             f"python -m swaptalk_jax.train --config=configs/{folder.name}.py"
         )
     return checkpoints.load_network(folder)
+
+
+def _recogniser(workdir, swap):
+    """Folder of the recogniser that the swap's config names; what lies below its root may move."""
+    folder, root = Path(swap["frozen"]["recogniser"]), Path(swap["root"])
+    return workdir / folder.relative_to(root) if folder.is_relative_to(root) else folder
 
 
 def _check_vqgan(folder, config, fingerprint):
@@ -124,16 +139,36 @@ def _check_vqgan(folder, config, fingerprint):
         )
 
 
-def _described(configs, fingerprint):
+def _features(workdir, stages):
+    """The features of sound (speech.Features) that expert and sync were trained on."""
+    features = speech.Features(stages["sync"][1]["data"]["features"])
+    for stage in ("expert", "sync"):
+        other = speech.trained_on(stages[stage][1])
+        if other != features.fingerprint:
+            raise checkpoints.CheckpointError(
+                f"{workdir / stage}: was trained on other features of sound ({other}, to be "
+                f"bundled: {features.name}, {features.fingerprint}); train this stage again"
+            )
+    return features
+
+
+def _described(configs, fingerprint, features):
     """The bundle's config, less the digests, from the stages' configs."""
     model = {
         network: configs[stage]["model"][network]
         for stage, networks in FILES.values()
         for network in networks
     }
+    imported = {
+        network: configs[stage]
+        for stage, networks in FILES.values()
+        for network in networks
+        if "network" in configs[stage]
+    }
     data = configs["sync"]["data"]
     cell = factor(model["vqgan"]["multipliers"], model["vqgan"].get("patch", 1))
-    return {
+    speech_network = {"speech": features.network[1]} if features.network else {}
+    return speech_network | {
         "format": FORMAT,
         "version": VERSION,
         "notice": NOTICE,
@@ -141,14 +176,21 @@ def _described(configs, fingerprint):
         "image_size": model["swap"]["grid"][0] * cell,
         "grid": model["swap"]["grid"],
         "audio": {
-            "features": data["features"],
-            "width": audio.FEATURES[data["features"]][1],
+            "features": features.name,
+            "width": features.width,
             "context": data["context"],
             "window": data["window"],
         },
         "vqgan": fingerprint,
         "model": model,
-        "steps": {stage: config["train"]["steps"] for stage, config in configs.items()},
+        # Of networks that are not our own: class, and file with its licence.
+        "networks": {network: config["network"] for network, config in imported.items()},
+        "sources": {network: config["source"] for network, config in imported.items()},
+        "steps": {
+            stage: config["train"]["steps"]
+            for stage, config in configs.items()
+            if "train" in config
+        },
     }
 
 

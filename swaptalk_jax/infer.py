@@ -19,8 +19,8 @@ import cv2
 import numpy as np
 from absl import app, flags
 
-from data_pipelines import align, audio, landmarks, video
-from data_pipelines.video import MediaError
+from data_pipelines import align, audio, landmarks, video, video_writer
+from data_pipelines.media import MediaError
 from swaptalk_jax import checkpoints, pipeline, progress
 
 # What the file says of itself, in the container's metadata.
@@ -65,7 +65,7 @@ def infer(
     _check_out(out, (source, target, sound))
     mode = ("self" if sound == target else "cross") if mode == "auto" else mode
     fps = video.probe(target).fps
-    samples, rate, features = read_sound(sound, target, pipe.audio["features"])
+    samples, rate, features = read_sound(sound, target, pipe.features)
     source_z = pipe.encode(source_face(source, pipe.size)[None])[0]
 
     points = landmarks.landmarks_of(target, out.parent, fps)
@@ -93,7 +93,7 @@ def infer(
     )
     # The sound keeps its rate and channels, and ends with the last frame.
     cut = samples[: round(frames / fps * rate)]
-    written = video.write_video(out, _told(edited, frames, report), fps, (cut, rate), MARK)
+    written = video_writer.write_video(out, _told(edited, frames, report), fps, (cut, rate), MARK)
     return Result(written, int((~faces[:written]).sum()), fps, mode)
 
 
@@ -136,7 +136,7 @@ def source_face(path, size):
     raise MediaError(f"{path}: no face was found in it; give a sharp, frontal, well-lit one")
 
 
-def read_sound(path, target, kind):
+def read_sound(path, target, features):
     """(samples float32 [n c] at the file's own rate, that rate, features [t d] at 50 Hz)."""
     try:
         samples, rate = audio.read_audio(path, rate=None, mono=False)
@@ -144,7 +144,7 @@ def read_sound(path, target, kind):
         if path == target and not video.probe(target).has_audio:
             raise MediaError(f"{target}: has no sound; give some with --audio") from error
         raise
-    return samples, rate, audio.FEATURES[kind][0](audio.read_audio(path)[0])
+    return samples, rate, features(audio.read_audio(path)[0])
 
 
 def frames_of_sound(samples, rate, fps):

@@ -11,23 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from swaptalk_jax import backend, export, losses
-from swaptalk_jax.models.expert import LipExpert
-from swaptalk_jax.models.lip_unet import LipUNet
-from swaptalk_jax.models.recogniser import Recogniser
-from swaptalk_jax.models.swap import SwapTransformer
-from swaptalk_jax.models.vqgan import VQGAN, halves, join
-from swaptalk_jax.models.warp import FaceWarp
+from swaptalk_jax import backend, export, losses, speech
+from swaptalk_jax.models.vqgan import halves, join
+from swaptalk_jax.stages import frozen
 from swaptalk_jax.stages.images import to_float
-
-MODELS = {
-    "vqgan": VQGAN,
-    "recogniser": Recogniser,
-    "expert": LipExpert,
-    "swap": SwapTransformer,
-    "warp": FaceWarp,
-    "unet": LipUNet,
-}
 
 
 class SwapTalk:
@@ -35,19 +22,26 @@ class SwapTalk:
 
     n examples are worked off in batches of `batch_size`, the last one filled up, so each function
     is compiled once. Images are uint8 [n s s 3] of `size` pixels, z are VQ-embeddings float32
-    [n h w d]; a z without n stands for every example.
+    [n h w d]; a z without n stands for every example. `features` turns sound into what `sync` and
+    `in_sync` take (speech.Features).
     Raises CheckpointError where the bundle is not whole.
     """
 
     def __init__(self, bundle, batch_size=16, precision="auto"):
         params, self.config = export.load(bundle)
+        network = params.pop("speech", None)
         self.batch_size = batch_size
         self.size = self.config["image_size"]
         self.audio = self.config["audio"]  # features, width, context, window
+        self.features = speech.Features(
+            self.audio["features"], network and (network, self.config["speech"])
+        )
         dtype = backend.compute_dtype(precision)
         self._params = jax.device_put(params)
+        networks = self.config.get("networks", {})  # those that are not our own
         self._models = {
-            name: model(**self.config["model"][name], dtype=dtype) for name, model in MODELS.items()
+            name: frozen.build(name, fields, networks.get(name), dtype)
+            for name, fields in self.config["model"].items()
         }
         self._jitted = {}
 

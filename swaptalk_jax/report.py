@@ -6,12 +6,11 @@ import json
 import math
 from pathlib import Path
 
-import cv2
 import numpy as np
 
+from data_pipelines import markup
 from swaptalk_jax.export import NOTICE
 
-LARGEST = 192  # px of a face in the page; larger ones are shrunk
 EMBEDDED = 8 << 20  # bytes of a clip that are put into the page; a larger one is linked
 STAGES = ("identity", "vqgan", "expert", "swap", "sync")
 MEANING = {
@@ -23,31 +22,9 @@ MEANING = {
     "sync/mouth_error_ratio": "Error of the mouth, against leaving the reference's lips",
 }
 STYLE = """
-:root { color-scheme: light; --ink: #1d2330; --soft: #667085; --line: #e4e7ec; --good: #067647;
-  --bad: #b42318; }
-body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: #f7f8fa; margin: 0; }
-main { max-width: 1080px; margin: 0 auto; padding: 2rem 1.25rem 4rem; }
-h1 { font-size: 1.7rem; margin: 0; } h2 { font-size: 1.15rem; margin: 2.5rem 0 .25rem; }
-p, figcaption, .soft { color: var(--soft); margin: .2rem 0 .8rem; }
-.notice { border-left: 4px solid #f79009; background: #fffaeb; padding: .6rem 1rem;
-  color: #7a2e0e; }
-.card, table { background: #fff; border: 1px solid var(--line); border-radius: 10px; }
-.grid { display: grid; gap: 12px; grid-template-columns: repeat(auto-fill, minmax(470px, 1fr)); }
-.narrow { grid-template-columns: repeat(auto-fill, minmax(230px, 1fr)); }
-.card { padding: 10px; } .faces { display: grid; gap: 6px; grid-auto-flow: column;
-  grid-auto-columns: 1fr; } .faces figure { margin: 0; text-align: center; }
-.faces figcaption, .label { font-size: 12px; margin: 0; }
-img { width: 100%; border-radius: 6px; display: block; } video { width: 360px; max-width: 100%; }
 .strip { display: grid; grid-template-columns: 88px 1fr; gap: 8px 10px; align-items: center;
   margin-bottom: 12px; } .strip .reference { grid-row: span 2; }
-table { border-collapse: separate; border-spacing: 0; width: 100%; overflow: hidden; }
-td, th { padding: .45rem .8rem; text-align: left; border-bottom: 1px solid var(--line); }
-tr:last-child td { border-bottom: 0; } td.n { text-align: right;
-  font-variant-numeric: tabular-nums; } th { font-size: 12px; color: var(--soft); }
 .pass { color: var(--good); font-weight: 600; } .fail { color: var(--bad); font-weight: 600; }
-.curves { display: grid; gap: 10px; grid-template-columns: repeat(auto-fill, minmax(200px, 1fr)); }
-svg { width: 100%; height: auto; display: block; } code { font-size: 13px; }
-@media (max-width: 520px) { .grid { grid-template-columns: 1fr; } }
 """
 
 
@@ -73,12 +50,7 @@ def page(evaluation, pictures, workdir, clip=None):
         _curves(workdir),
         _numbers(evaluation),
     ]
-    head = (
-        "<!doctype html><html lang=en><meta charset=utf-8>"
-        "<meta name=viewport content='width=device-width, initial-scale=1'>"
-        f"<title>SwapTalk: evaluation</title><style>{STYLE}</style>"
-    )
-    return f"{head}<main>{''.join(sections)}</main></html>\n"
+    return markup.page("SwapTalk: evaluation", sections, STYLE)
 
 
 def _thresholds(evaluation):
@@ -118,8 +90,8 @@ def _clip(path):
 
 def _swaps(rows):
     names = ("Source", "Target", "Truth", "Result")
-    cards = [f"<div class='card faces'>{_figures(names, row)}</div>" for row in rows]
-    return _section(
+    cards = [f"<div class='card faces'>{markup.figures(names, row)}</div>" for row in rows]
+    return markup.section(
         "Face swap",
         "The source's identity with the target's pose, expression and background. Truth is the "
         "proxy swapper's result.",
@@ -132,12 +104,12 @@ def _strips(strips):
     parts = []
     for reference, truth, results in strips:
         parts.append(
-            f"<div class='card strip'><div class=reference>{_image(reference, 'reference')}"
+            f"<div class='card strip'><div class=reference>{markup.picture(reference, 'reference')}"
             "<p class=label>Reference</p></div>"
             f"<div>{_row(truth, 'truth')}<p class=label>Truth</p></div>"
             f"<div>{_row(results, 'result')}<p class=label>Result</p></div></div>"
         )
-    return _section(
+    return markup.section(
         "Lip-sync",
         "The lips of the reference, the first frame, made to say the clip's sound; each frame "
         "keeps its own upper half.",
@@ -148,11 +120,11 @@ def _strips(strips):
 
 def _reconstructions(pairs):
     cards = [
-        f"<div class='card faces'>{_figures(('Frame', 'Reconstruction'), pair)}</div>"
+        f"<div class='card faces'>{markup.figures(('Frame', 'Reconstruction'), pair)}</div>"
         for pair in pairs
     ]
     grid = "<div class=grid style='grid-template-columns: repeat(auto-fill, minmax(230px, 1fr))'>"
-    return _section(
+    return markup.section(
         "Latent space",
         "Frames and what is left of them in codes.",
         grid + "".join(cards) + "</div>",
@@ -169,7 +141,7 @@ def _curves(workdir):
         if series:
             charts = "".join(_chart(name, points) for name, points in sorted(series.items()))
             parts.append(f"<h3>{stage}</h3><div class=curves>{charts}</div>")
-    return _section("Training", "Every logged metric over the steps.", "".join(parts), parts)
+    return markup.section("Training", "Every logged metric over the steps.", "".join(parts), parts)
 
 
 def _series(lines):
@@ -205,32 +177,5 @@ def _chart(name, points):
     )
 
 
-def _section(title, text, body, content):
-    """A section, or nothing where there is no content."""
-    return f"<h2>{title}</h2><p>{text}</p>{body}" if len(content) else ""
-
-
-def _figures(names, images):
-    return "".join(
-        f"<figure>{_image(image, name)}<figcaption>{name}</figcaption></figure>"
-        for name, image in zip(names, images, strict=True)
-    )
-
-
 def _row(images, name):
-    return _image(np.concatenate([_shrunk(image) for image in images], axis=1), name)
-
-
-def _shrunk(image):
-    scale = LARGEST / max(image.shape[:2])
-    return image if scale >= 1 else cv2.resize(image, None, None, scale, scale, cv2.INTER_AREA)
-
-
-def _image(image, name):
-    """uint8 [h w 3] -> an <img> that holds its picture: PNG where faces are small, else JPEG."""
-    image = image if image.shape[0] <= LARGEST else _shrunk(image)
-    kind = "png" if image.shape[0] <= 64 else "jpeg"
-    options = [] if kind == "png" else [cv2.IMWRITE_JPEG_QUALITY, 88]
-    _, data = cv2.imencode(f".{kind}", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
-    encoded = base64.b64encode(data).decode()
-    return f"<img alt='{name.lower()}' src='data:image/{kind};base64,{encoded}'>"
+    return markup.picture(np.concatenate([markup.shrunk(image) for image in images], axis=1), name)

@@ -1,42 +1,15 @@
 """Whose face is it, for a recogniser that training never sees? dlib's ResNet (extra `media`).
 
 Our recogniser is behind the identity losses, so networks learn to please it; its word on their
-results may flatter them. dlib's (King, 2017: 128-d, 99.4 % on LFW) has had no say.
+results may flatter them. dlib's (data_pipelines/identities.py) has had no say.
 """
 
 import numpy as np
 
-from data_pipelines import landmarks
+from data_pipelines.identities import Recogniser
 from swaptalk_jax.validation import Gallery, Tally, chunks, spread
 
 ENROLLED, TRIPLES = 4, 96  # frames an identity, swaps: 0.1 s a face on one core
-
-
-class SecondRecogniser:
-    """Raises ImportError, one line with the remedy, without the extra `media`."""
-
-    def __init__(self):
-        weights = landmarks.model_file("dlib_face_recognition_resnet_model_v1.dat")
-        import dlib  # here and not above: evaluation must work without the extra
-
-        self._dlib, self._model = dlib, dlib.face_recognition_model_v1(str(weights))
-
-    def embed(self, images, points):
-        """Images uint8 [n h w 3] and landmarks [n 68 2] in their pixels -> float32 [n 128], unit.
-
-        dlib turns and cuts each face by its landmarks.
-        """
-        embeddings = []
-        for image, face in zip(images, points, strict=True):
-            h, w = image.shape[:2]
-            shape = self._dlib.full_object_detection(
-                self._dlib.rectangle(0, 0, w - 1, h - 1),
-                [self._dlib.point(x, y) for x, y in np.rint(face).astype(int).tolist()],
-            )
-            image = np.ascontiguousarray(image)
-            embeddings.append(np.array(self._model.compute_face_descriptor(image, shape)))
-        embeddings = np.stack(embeddings).astype(np.float32)
-        return embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
 
 
 def measure(pipe, validation):
@@ -46,7 +19,7 @@ def measure(pipe, validation):
     _target: cosine of a swap to the mean embedding of either. Nothing without the extra `media`.
     """
     try:
-        second = SecondRecogniser()
+        second = Recogniser()
     except ImportError:
         return {}, {}, {}
     tally, gallery = Tally(), _gallery(second, validation)

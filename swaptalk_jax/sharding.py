@@ -18,6 +18,12 @@ def make_mesh(axes):
     return jax.make_mesh(tuple(sizes.values()), tuple(sizes), (AxisType.Auto,) * len(sizes))
 
 
+def local_mesh():
+    """Mesh of this host's own devices, for work that hosts do apart."""
+    devices = jax.local_devices()
+    return jax.make_mesh((len(devices),), ("data",), (AxisType.Auto,), devices=devices)
+
+
 def replicated(mesh):
     """Sharding of what every device holds whole."""
     return NamedSharding(mesh, PartitionSpec())

@@ -14,8 +14,16 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from data_pipelines import loader, records
-from data_pipelines.views import VIEWS
-from swaptalk_jax import backend, checkpoints, optim, progress, sharding, stages, upstream, writer
+from swaptalk_jax import (
+    backend,
+    checkpoints,
+    optim,
+    progress,
+    sharding,
+    stages,
+    upstream,
+    writer,
+)
 
 
 @flax.struct.dataclass
@@ -65,18 +73,6 @@ class Batches:
         return (sharding.place(batch, self.mesh) for batch in stream)
 
 
-def check_codes(config, view, frozen):
-    """Fingerprint of the frozen VQGAN, if there is one.
-
-    Raises RecordError where the codes to train on are another VQGAN's.
-    """
-    if "vqgan" not in frozen:
-        return None
-    fingerprint = checkpoints.fingerprint(frozen["vqgan"])
-    records.check_fingerprint(config.data.root, VIEWS[view].kind, fingerprint)
-    return fingerprint
-
-
 class Run:
     """A stage with its data, its frozen networks and its compiled functions on the mesh."""
 
@@ -90,7 +86,8 @@ class Run:
         shapes = jax.eval_shape(self.stage.init, self.key, self.example)
         self.tx = optim.optimizer(config.optimizer, config.train.steps, shapes)
         frozen = self.stage.load_frozen()
-        self.vqgan_fingerprint = check_codes(config, self.stage.view, frozen)
+        self.vqgan_fingerprint = upstream.check_codes(config, self.stage.view, frozen)
+        self.sound_fingerprint = upstream.check_sound(config, self.stage.view)
         self.frozen = jax.device_put(frozen, self.everywhere)
         self.update = backend.jit(make_step(self.stage, self.tx, config.seed), donate_argnums=0)
         self.evaluate = backend.jit(self.stage.evaluate)
@@ -103,7 +100,9 @@ class Run:
     def new_state(self):
         """The state of step 0."""
         init = backend.jit(self._init, once=True, out_shardings=self.everywhere)
-        return init(self.example)
+        state = init(self.example)
+        params = self.stage.start(state.params)
+        return state.replace(params=jax.device_put(params, self.everywhere))
 
     def restored(self, saved, step):
         """The state that `saved` (checkpoints.Checkpoints) holds of a step."""
@@ -168,7 +167,10 @@ def train(config):
         print(f"[{config.stage}] stopped and saved at step {step}; the same command goes on")
         raise SystemExit(130)
     if jax.process_index() == 0:
-        noted = plain_config | {"vqgan_fingerprint": run.vqgan_fingerprint}
+        noted = plain_config | {
+            "vqgan_fingerprint": run.vqgan_fingerprint,
+            "sound_fingerprint": run.sound_fingerprint,
+        }
         checkpoints.save_network(workdir, state.params, noted)
     return state
 

@@ -4,6 +4,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+from data_pipelines import records
+from data_pipelines.views import VIEWS
+from swaptalk_jax import checkpoints, speech
+
 
 def prepare(config, *more):
     """Builds what is missing of config.upstream (and `more`, of the same form), in order.
@@ -12,7 +16,7 @@ def prepare(config, *more):
     Commands run in this folder with this Python. Where config.build_upstream is not set, the first
     missing path ends the program with the command that makes it.
     """
-    for need in (*config.upstream, *more):
+    for need in (*_chosen(config), *more):
         if Path(need["path"]).exists():
             continue
         if not config.build_upstream:
@@ -24,7 +28,64 @@ def prepare(config, *more):
             raise SystemExit(done.returncode)
 
 
+def _chosen(config):
+    """config.upstream, with the networks that the command line chose in place of the config's."""
+    folders = {slot: folder for slot, folder in config.frozen.items() if folder}
+    for need in config.upstream:
+        folder = folders.pop(need.get("slot"), None)
+        yield _network(folder) if folder not in (None, str(Path(need["path"]).parent)) else need
+    yield from map(_network, folders.values())
+
+
+def _network(folder):
+    """The need of a finished network that no stage of ours makes."""
+    command = f"python -m swaptalk_jax.pretrained fetch {Path(folder).name}"
+    if str(Path(folder).parent) != "runs/pretrained":
+        command += f" --out={Path(folder).parent}"
+    return {"path": f"{folder}/params.safetensors", "command": command}
+
+
 def train_command(config):
     """The command that trains this config's stage."""
     suffix = "" if config.size == "paper" else f":{config.size}"
     return f"python -m swaptalk_jax.train --config=configs/{config.stage}.py{suffix}"
+
+
+def check_codes(config, view, frozen):
+    """Fingerprint of the frozen VQGAN, if there is one.
+
+    Raises RecordError where the codes to train on are another VQGAN's, or the embeddings beside
+    them another recogniser's.
+    """
+    if "vqgan" not in frozen:
+        return None
+    kind, root = VIEWS[view].kind, config.data.root
+    made = records.metadata(root, kind).get("recogniser")  # sets of before don't say it
+    if made and "recogniser" in frozen and made != checkpoints.fingerprint(frozen["recogniser"]):
+        raise records.RecordError(
+            f"{root}/{kind}: its embeddings are of another recogniser; encode again with"
+            f" --config.frozen.recogniser={config.frozen.recogniser}"
+        )
+    fingerprint = checkpoints.fingerprint(frozen["vqgan"])
+    records.check_fingerprint(root, kind, fingerprint)
+    return fingerprint
+
+
+def check_sound(config, view):
+    """Fingerprint of the features of sound that the stage is to be trained on; None without sound.
+
+    Raises RecordError where the codes hold others, CheckpointError where the expert heard others.
+    """
+    if VIEWS[view].kind != "codes":
+        return None
+    features = speech.Features(config.data.features)
+    speech.check(config.data.root, features)
+    if "expert" in config.frozen:
+        heard = speech.trained_on(checkpoints.load_config(config.frozen.expert))
+        if heard != features.fingerprint:
+            raise checkpoints.CheckpointError(
+                f"{config.frozen.expert}: was trained on other features of sound ({heard}, here: "
+                f"{features.name}, {features.fingerprint}); train it again with the same "
+                "--config.data.features"
+            )
+    return features.fingerprint

@@ -5,6 +5,7 @@ import collections
 import numpy as np
 
 from data_pipelines import records
+from swaptalk_jax import speech
 
 
 class Validation:
@@ -17,14 +18,11 @@ class Validation:
     def __init__(self, pipe, data, codes):
         for kind in ("codes", "swaps"):
             records.check_fingerprint(codes, kind, pipe.config["vqgan"])
-        for root, kind, name, wanted in (
-            (data, "frames", "size", pipe.size),
-            (codes, "codes", "audio", pipe.audio["features"]),
-        ):
-            if (found := records.metadata(root, kind)[name]) != wanted:
-                raise records.RecordError(
-                    f"{root}/{kind}: {name} is {found}, but the bundle's is {wanted}"
-                )
+        speech.check(codes, pipe.features)
+        if (found := records.metadata(data, "frames")["size"]) != pipe.size:
+            raise records.RecordError(
+                f"{data}/frames: size is {found}, but the bundle's is {pipe.size}"
+            )
         self.codes_root = codes
         self.frames = records.source(data, "frames", "val")
         self.triples = records.source(data, "triples", "val")

@@ -7,7 +7,8 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from swaptalk_jax import checkpoints, export, pipeline
+from swaptalk_jax import checkpoints, export, pipeline, speech
+from swaptalk_jax.stages import frozen
 
 SIZE, GRID, WIDTH, CODES = 16, (8, 8), 4, 24
 MODEL = {
@@ -42,7 +43,7 @@ def inputs(name):
 def parameters(name, seed=0):
     """Random parameters of a network: drawn, not initialised, which would take a compilation."""
     rng = np.random.default_rng(seed)
-    model = pipeline.MODELS[name](**MODEL[name])
+    model = frozen.build(name, MODEL[name])
     shapes = jax.eval_shape(model.init, jax.random.key(0), *inputs(name))["params"]
     return jax.tree.map(lambda x: rng.normal(0, 0.3, x.shape).astype(np.float32), shapes)
 
@@ -57,7 +58,10 @@ def train(workdir, seed=0, stages=("vqgan", "identity", "expert", "swap", "sync"
             "size": "random",
             "model": {name: MODEL[name] for name in networks},
             "data": DATA | {"root": f"{workdir}/codes"},
+            "root": str(workdir),
+            "frozen": {"recogniser": f"{workdir}/identity"},
             "vqgan_fingerprint": checkpoints.fingerprint(parameters("vqgan", seed)),
+            "sound_fingerprint": speech.Features(DATA["features"]).fingerprint,
             "train": {"steps": 7},
         }
         params = {name: parameters(name, seed) for name in networks}

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from data_pipelines.audio import FEATURES, context_windows, log_mel, read_audio
-from data_pipelines.video import MediaError, read_frames, write_video
+from data_pipelines.media import MediaError
+from data_pipelines.video import read_frames
+from data_pipelines.video_writer import write_video
 
 
 def beeps(times, seconds, rate):

@@ -1,7 +1,9 @@
 """Videos become shards: whole, in order, with the reason for every video that was left out."""
 
 import dataclasses
+import fcntl
 import json
+import pathlib
 import subprocess
 import sys
 from fractions import Fraction
@@ -9,7 +11,18 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from data_pipelines import build, faces, landmarks, records, sources, synthetic, triples, video
+from data_pipelines import (
+    build,
+    faces,
+    landmarks,
+    page,
+    quality,
+    records,
+    shards,
+    synthetic,
+    triples,
+    video_writer,
+)
 
 FRAMES, SIZE = 20, 64
 
@@ -23,7 +36,7 @@ def built(tmp_path_factory):
         size=SIZE,
         triples=6,
         identities=3,
-        val_identities=1,
+        val_identities=1.0,
         clips=1,
         frames=FRAMES,
         frame_size=96,
@@ -34,12 +47,6 @@ def built(tmp_path_factory):
 def read(out, kind, split):
     source = records.source(out, kind, split)
     return [source[i] for i in range(len(source))]
-
-
-def assert_same_records(a, b, kind, split):
-    for x, y in zip(read(a, kind, split), read(b, kind, split), strict=True):
-        for name in x:
-            np.testing.assert_array_equal(x[name], y[name])
 
 
 def test_frames_clips_and_triples_fit_together(built):
@@ -99,18 +106,72 @@ def test_a_second_run_stops_at_once_and_another_build_is_refused(built, capsys):
         build.build(dataclasses.replace(config, size=32))
 
 
-def test_workers_do_not_change_the_shards(built, tmp_path):
-    config, summary = built
+def files(out):
+    """Bytes of everything that a build leaves behind, by path."""
+    paths = [p for p in pathlib.Path(out).rglob("*") if p.is_file()]
+    return {str(p.relative_to(out)): p.read_bytes() for p in paths}
+
+
+def assert_same_build(a, b):
+    one, other = files(a), files(b)
+    assert one.keys() == other.keys()
+    for name in one:
+        assert one[name] == other[name], name
+
+
+def test_workers_do_not_change_a_byte(built, tmp_path):
+    config, _ = built
     command = [sys.executable, "-m", "data_pipelines.build", f"--out={tmp_path}", "--workers=2"]
     for name in ("source", "size", "triples", "identities", "val_identities"):
         command.append(f"--{name}={getattr(config, name)}")
     command += ["--clips=1", f"--frames={FRAMES}", "--frame_size=96"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert f"clips kept, 0 videos left out, {2 * FRAMES} frames in train" in done.stdout
-    for kind, split in (("frames", "train"), ("clips", "val"), ("triples", "train")):
-        assert_same_records(config.out, tmp_path, kind, split)
-    assert (tmp_path / "contact_sheet.jpg").stat().st_size > 1000
+    assert f"3 videos: 3 clips kept, 0 left out, {2 * FRAMES} frames in train" in done.stdout
+    assert_same_build(config.out, tmp_path)
     assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize(
+    "module, name, calls",
+    [
+        (faces, "clips", 1),
+        (shards.Shards, "write", 1),
+        (shards.Shards, "write", 3),
+        (shards.Shards, "publish", 1),
+        (triples, "swap", 0),
+        (page, "write", 0),
+    ],
+)
+def test_a_killed_build_goes_on_and_ends_with_the_same_bytes(
+    built, tmp_path, monkeypatch, module, name, calls
+):
+    config = dataclasses.replace(built[0], out=str(tmp_path))
+    real, seen = getattr(module, name), []
+
+    def killed(*args, **kwargs):
+        seen.append(args)
+        if len(seen) > calls:
+            raise KeyboardInterrupt
+        return real(*args, **kwargs)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(module, name, killed)
+        build.build(config)
+    cut = []
+    with monkeypatch.context() as patch:
+        patch.setattr(faces, "clips", lambda job, real=faces.clips: cut.append(job) or real(job))
+        build.build(config)
+    assert len(cut) == (2 if module is faces else 0)  # what was cut is not cut again
+    assert_same_build(built[0].out, tmp_path)
+
+
+def test_two_builds_do_not_share_a_folder(built, tmp_path):
+    config = dataclasses.replace(built[0], out=str(tmp_path))
+    (tmp_path / build.WORK).mkdir()
+    with open(tmp_path / build.WORK / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(build.BuildError, match="another build is at work"):
+            build.build(config)
 
 
 def talk(path, frames=FRAMES, found=None, sound=True):
@@ -119,7 +180,7 @@ def talk(path, frames=FRAMES, found=None, sound=True):
     rng = np.random.default_rng(0)
     pictures = (rng.integers(0, 255, (96, 96, 3), dtype=np.uint8) for _ in range(frames))
     path.parent.mkdir(parents=True, exist_ok=True)
-    video.write_video(path, pictures, Fraction(25), (clip.audio, 16000) if sound else None)
+    video_writer.write_video(path, pictures, Fraction(25), (clip.audio, 16000) if sound else None)
     _, points = synthetic.render_frame(clip, 0, 96)
     points = np.repeat(points[None], frames, 0)
     points[[i for i in range(frames) if found is not None and i not in found]] = np.nan
@@ -140,30 +201,39 @@ def test_each_unusable_video_is_one_clear_line(tmp_path, capsys):
     (videos / "ann" / "text.mp4").write_text("not a video at all, but named like one")
     (videos / "ann" / "notes.txt").write_text("passed over")
     out = tmp_path / "out"
-    summary = build.build(build.Config(out=str(out), source=str(videos), size=32, triples=0))
-    assert (summary["clips"], summary["refused"]) == (1, 7)
-    rows = json.loads((out / "refused.json").read_text())
-    reasons = {row["file"]: row["reason"] for row in rows}
-    for name, part in {
-        "faceless": "no face was found in its 20 frames",
-        "hidden": "a face was found in 5 of 20 frames",
-        "mute": "no sound",
-        "brief": "at least 15 are needed",
-        "truncated": "",
-        "empty": "",
-        "text": "",
-    }.items():
-        reason = reasons[f"ann/{name}.mp4"]
-        assert f"{name}.mp4" in reason and part in reason
-        assert "\n" not in reason and "unexpected" not in reason
+    summary = build.build(of_noise(out, source=str(videos), size=32))
+    assert (summary["videos"], summary["clips"], summary["refused"]) == (8, 1, 7)
+    rows = {row["video"]: row for row in json.loads((out / build.REPORT).read_text())}
+    for name, reason, part in (
+        ("faceless", quality.NO_FACE, "no face was found in its 20 frames"),
+        ("hidden", quality.TOO_SHORT, "5 frames from 0 on; 15 are needed"),
+        ("mute", quality.NO_SOUND, "mute.mp4: has no sound"),
+        ("brief", quality.TOO_SHORT, "9 frames from 0 on"),
+        ("truncated", quality.UNREADABLE, "truncated.mp4: "),
+        ("empty", quality.UNREADABLE, "is empty (0 bytes)"),
+        ("text", quality.UNREADABLE, "is not a video"),
+    ):
+        row = rows[f"ann/{name}.mp4"]
+        (refused,) = row["refused"]
+        assert refused["reason"] == reason and part in refused["detail"] and not row["clips"]
+        assert "\n" not in refused["detail"] and "unexpected" not in refused["detail"]
     printed = capsys.readouterr().out
-    assert printed.count("left out: ") == 7 and "Traceback" not in printed
+    assert "left out: 3 unreadable, 2 too_short, " in printed and "Traceback" not in printed
+    assert "mute.mp4" in (out / "index.html").read_text()
+
+
+def of_noise(out, **options):
+    """A build of `talk` videos, whose noise no gate would let pass."""
+    open_gates = {f.name: 0.0 for f in dataclasses.fields(quality.Gates)} | {"loudness": -200.0}
+    open_gates |= {name: 1e9 for name in ("yaw", "company", "silence")}
+    gates = quality.Gates(**open_gates)
+    return build.Config(out=str(out), triples=0, gates=gates, same_face=0.0, **options)
 
 
 def test_nothing_usable_leaves_no_set_behind(tmp_path):
     talk(tmp_path / "videos" / "faceless.mp4", found=[])
-    config = build.Config(out=str(tmp_path / "out"), source=str(tmp_path / "videos"), triples=0)
-    with pytest.raises(build.BuildError, match=r"none of the 1 videos .* see .*refused\.json"):
+    config = of_noise(tmp_path / "out", source=str(tmp_path / "videos"))
+    with pytest.raises(build.BuildError, match=r"none of the 1 videos .* see .*report\.json"):
         build.build(config)
     assert not (tmp_path / "out" / "frames").exists()
 
@@ -172,68 +242,36 @@ def test_long_gaps_are_left_out_short_ones_bridged_and_long_videos_cut(tmp_path)
     found = [i for i in range(90) if not (20 <= i < 40 or 60 <= i < 63)]
     talk(tmp_path / "videos" / "gaps.mp4", frames=90, found=found)
     out = tmp_path / "out"
-    config = build.Config(out=str(out), source=str(tmp_path / "videos"), max_seconds=1, triples=0)
+    config = of_noise(out, source=str(tmp_path / "videos"), max_seconds=1.0)
     summary = build.build(config)
-    assert summary["frames"]["train"] == 50  # 40 ... 89
+    assert summary["frames"]["train"] == 70  # 0 ... 19 and 40 ... 89
     clips = read(out, "clips", "train")
     assert [(c["name"], int(c["first"]), int(c["frames"])) for c in clips] == [
-        ("gaps.mp4#0", 0, 25),
-        ("gaps.mp4#1", 25, 25),
+        ("gaps.mp4#0", 0, 20),
+        ("gaps.mp4#1", 20, 25),
+        ("gaps.mp4#2", 45, 25),
     ]
-    assert [int(f["frame"]) for f in read(out, "frames", "train")] == list(range(40, 90))
+    shown = [*range(20), *range(40, 90)]
+    assert [int(f["frame"]) for f in read(out, "frames", "train")] == shown
     sound, _ = faces.audio.read_audio(tmp_path / "videos" / "gaps.mp4")
     joined = np.concatenate([c["audio"] for c in clips]) / 32767
-    np.testing.assert_allclose(joined, sound[40 * 640 : 90 * 640], atol=1e-4)
+    np.testing.assert_allclose(joined[20 * 640 :], sound[40 * 640 : 90 * 640], atol=1e-4)
 
 
-def test_identities_and_splits_of_a_folder(tmp_path):
-    names = ["WDA_DebbieStabenow0.mp4", "WDA_DebbieStabenow1.mp4", "s1/a.MPG", "s1/b.mov"]
-    for name in [*names, "12.mkv", "readme.txt", "out/x.mp4"]:
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    videos = sources.from_folder(tmp_path, leave_out=tmp_path / "out")
-    identity = {v.name: v.identity for v in videos}
-    assert identity == dict.fromkeys(names[:2], "WDA_DebbieStabenow") | {
-        "s1/a.MPG": "s1",
-        "s1/b.mov": "s1",
-        "12.mkv": "12",
-    }
-    sides = {v.identity: v.split for v in videos}
-    assert set(sides.values()) == {"train", "val"}
-    train = [v.identity for v in videos if v.split == "train"]
-    assert set(sources.identities(videos)[: len(set(train))]) == set(train)
-
-
-def test_a_split_of_many_identities_is_nine_to_one(tmp_path):
-    rows = [{"file": f"{i}.mp4", "identity": f"person {i}"} for i in range(400)]
-    (tmp_path / "list.json").write_text(json.dumps(rows))
-    before = sources.from_manifest(tmp_path / "list.json")
-    assert 20 <= sum(v.split == "val" for v in before) <= 60
-    (tmp_path / "list.json").write_text(json.dumps(rows[:300]))
-    assert sources.from_manifest(tmp_path / "list.json") == before[:300]
-
-
-@pytest.mark.parametrize(
-    "rows, line",
-    [
-        ({"file": "a"}, "must be a JSON list"),
-        ([{"file": "a.mp4"}], "row 0 must have a file and an identity"),
-        ([{"file": "a.mp4", "identity": "a", "split": "test"}], "not train or val"),
-        ([{"file": "a.mp4", "identity": "a"}] * 2, "named 2 times"),
-        ([{"file": "a.mp4", "identity": "a", "kind": "portrait"}], "holds no video"),
-        (
-            [
-                {"file": "a.mp4", "identity": "a", "split": "train"},
-                {"file": "b.mp4", "identity": "a", "split": "val"},
-            ],
-            "identity a is in train and in val",
-        ),
-    ],
-)
-def test_a_wrong_manifest_is_one_clear_line(tmp_path, rows, line):
-    (tmp_path / "list.json").write_text(json.dumps(rows))
-    with pytest.raises(sources.SourceError, match=line):
-        sources.from_manifest(tmp_path / "list.json")
+def test_a_listed_video_that_is_not_there_is_a_row_of_the_report(tmp_path):
+    for name, text in {
+        "annotion_time": "Ann0.mp4 00:00-00:02\nBob.mp4 00:00-00:10\n",
+        "video_url": "Ann0 https://example.org/ann\nBob https://example.org/bob\n",
+    }.items():
+        (tmp_path / f"WDA_{name}.txt").write_text(text)
+    talk(tmp_path / "videos" / "WDA_Ann0_000.mp4", frames=60)  # as downloaders cut them
+    out, paths = tmp_path / "out", {"lists": str(tmp_path), "source": str(tmp_path / "videos")}
+    summary = build.build(of_noise(out, **paths))
+    assert (summary["videos"], sum(summary["frames"].values())) == (2, 60)
+    rows = json.loads((out / build.REPORT).read_text())
+    (bob,) = [row for row in rows if row["video"] == "WDA_Bob"]
+    (missing,) = [r for r in bob["refused"] if r["reason"] == "missing"]
+    assert "https://example.org/bob" in missing["detail"]
 
 
 @pytest.mark.parametrize(
@@ -242,25 +280,15 @@ def test_a_wrong_manifest_is_one_clear_line(tmp_path, rows, line):
         ({}, "give --source=synthetic, or"),
         ({"source": "nowhere"}, "no such folder"),
         ({"manifest": "nowhere.json"}, "not a readable JSON"),
-        ({"source": "synthetic", "proxy": "roop"}, "there are exact, classical"),
+        ({"source": "synthetic", "proxy": "roop"}, "exact, classical"),
+        ({"lists": "somewhere"}, "alone or with --lists"),
+        ({"source": "synthetic", "unsure": "guess"}, "refuse and keep"),
     ],
 )
 def test_wrong_arguments_are_one_clear_line(tmp_path, change, line):
     with pytest.raises(ValueError, match=line):
         build.build(build.Config(out=str(tmp_path / "out"), **change))
     assert not (tmp_path / "out").exists()
-
-
-def test_pairs_are_of_two_identities_and_reach_every_frame():
-    runs = [triples.Run(0, 0, 2, None), triples.Run(1, 2, 3, None), triples.Run(0, 5, 1, None)]
-    identity = [0, 0, 1, 1, 1, 0]
-    pairs = triples.plan(runs, 200, (0, 0))
-    assert pairs == triples.plan(runs, 200, (0, 0))
-    assert {p.source for p in pairs} == {p.target for p in pairs} == set(range(6))
-    for pair in pairs:
-        assert identity[pair.source] == pair.source_identity != pair.target_identity
-        assert identity[pair.target] == pair.target_identity
-    assert triples.plan(runs[:1], 200, (0, 0)) == []
 
 
 def test_a_real_clip(shared_data, tmp_path):

@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pytest
 import random_bundle
+import record_sets
 from random_bundle import AUDIO, CODES, GRID, SIZE
 
 from data_pipelines import records
@@ -33,31 +34,34 @@ def data(tmp_path_factory):
         "audio": "log_mel", "audio_width": AUDIO, "embedding": 8,
     }  # fmt: skip
     points = rng.uniform(4, 12, (68, 2)).astype(np.float32)
-    with records.Writer(root, "frames", known) as frames, records.Writer(root, "codes", made) as c:
-        for i in range(PEOPLE):
-            for k in range(FRAMES):
-                frames.write("val", {
-                    "image": records.encode_image(images[i, k]), "landmarks": points,
-                    "matrix": np.eye(2, 3, dtype=np.float32), "identity": np.int32(i),
-                    "clip": names[i], "frame": np.int32(k),
-                })  # fmt: skip
-            c.write("val", {
-                "name": names[i], "identity": np.int32(i), "first": np.int64(i * FRAMES),
-                "codes": codes[i], "embedding": embeddings[i].mean(0),
-                "features": rng.normal(size=(2 * FRAMES, AUDIO)).astype(np.float16),
+    frames, clips, triples, swaps = [], [], [], []
+    for i in range(PEOPLE):
+        for k in range(FRAMES):
+            frames.append({
+                "image": records.encode_image(images[i, k]), "landmarks": points,
+                "matrix": np.eye(2, 3, dtype=np.float32), "identity": np.int32(i),
+                "clip": names[i], "frame": np.int32(k),
             })  # fmt: skip
-    with records.Writer(root, "triples", known) as t, records.Writer(root, "swaps", made) as s:
-        for _ in range(TRIPLES):
-            (a, b), (j, k) = rng.choice(PEOPLE, 2, replace=False), rng.integers(1, FRAMES, 2)
-            people = {"source_identity": np.int32(a), "target_identity": np.int32(b)}
-            t.write("val", people | {
-                "source": np.int64(a * FRAMES + j), "target": np.int64(b * FRAMES + k),
-                "result": records.encode_image(images[a, k]),
-            })  # fmt: skip
-            s.write("val", people | {
-                "source": codes[a, j], "target": codes[b, k], "result": codes[a, k],
-                "id_source": embeddings[a, j], "id_result": embeddings[a, k],
-            })  # fmt: skip
+        clips.append({
+            "name": names[i], "identity": np.int32(i), "first": np.int64(i * FRAMES),
+            "codes": codes[i], "embedding": embeddings[i].mean(0),
+            "features": rng.normal(size=(2 * FRAMES, AUDIO)).astype(np.float16),
+        })  # fmt: skip
+    for _ in range(TRIPLES):
+        (a, b), (j, k) = rng.choice(PEOPLE, 2, replace=False), rng.integers(1, FRAMES, 2)
+        people = {"source_identity": np.int32(a), "target_identity": np.int32(b)}
+        triples.append(people | {
+            "source": np.int64(a * FRAMES + j), "target": np.int64(b * FRAMES + k),
+            "result": records.encode_image(images[a, k]),
+        })  # fmt: skip
+        swaps.append(people | {
+            "source": codes[a, j], "target": codes[b, k], "result": codes[a, k],
+            "id_source": embeddings[a, j], "id_result": embeddings[a, k],
+        })  # fmt: skip
+    record_sets.write(root, "frames", known, {"val": frames})
+    record_sets.write(root, "codes", made, {"val": clips})
+    record_sets.write(root, "triples", known, {"val": triples})
+    record_sets.write(root, "swaps", made, {"val": swaps})
     return root
 
 

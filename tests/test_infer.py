@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import random_bundle
 
-from data_pipelines import align, audio, landmarks, synthetic, video
+from data_pipelines import align, audio, landmarks, synthetic, video, video_writer
 from swaptalk_jax import checkpoints, export, infer, pipeline
 
 FPS = Fraction(30000, 1001)
@@ -34,7 +34,7 @@ def inputs(tmp_path_factory):
     sound = np.random.default_rng(0).normal(0, 0.1, (2 * 44100, 2)).astype(np.float32)
     frames = [image for image, _ in drawn]
     write_odd_clip(folder / "clip.mp4", frames, sound)
-    video.write_video(folder / "silent.mp4", frames[:8], FPS)
+    video_writer.write_video(folder / "silent.mp4", frames[:8], FPS)
     landmarks.save_landmarks(folder / "clip.landmarks.npz", points)
     landmarks.save_landmarks(folder / "silent.landmarks.npz", points[:8])
     portrait, face = synthetic.render(
@@ -42,7 +42,7 @@ def inputs(tmp_path_factory):
     )
     cv2.imwrite(str(folder / "face.png"), cv2.cvtColor(portrait, cv2.COLOR_RGB2BGR))
     landmarks.save_landmarks(folder / "face.landmarks.npz", face[None])
-    video.write_video(folder / "speech.mp4", frames[:1], FPS, (sound[:, 0], 44100))
+    video_writer.write_video(folder / "speech.mp4", frames[:1], FPS, (sound[:, 0], 44100))
     return folder
 
 
@@ -184,7 +184,7 @@ def test_errors_are_one_clear_line_and_leave_nothing(inputs, tmp_path, change, w
     if change.get("target") == "short.mp4":
         sound = (np.zeros(44100, np.float32), 44100)
         frames = list(video.read_frames(here / "clip.mp4"))[:3]
-        video.write_video(here / "short.mp4", frames, FPS, sound)
+        video_writer.write_video(here / "short.mp4", frames, FPS, sound)
         shutil.copy(here / "clip.landmarks.npz", here / "short.landmarks.npz")
     held = sorted(os.listdir(here))
     paths = {"source": "face.png", "target": "clip.mp4", "out": "new.mp4"} | change
@@ -248,7 +248,7 @@ def test_a_changed_or_incomplete_bundle_is_refused(tmp_path):
 
 def test_a_bundle_holds_what_it_needs_to_be_used_alone():
     params, config = export.load(random_bundle.folder())
-    assert set(params) == set(pipeline.MODELS) == set(config["model"])
+    assert set(params) == set(random_bundle.MODEL) == set(config["model"])
     assert config["image_size"] == random_bundle.SIZE and config["steps"]["swap"] == 7
     assert config["audio"] == dict(features="log_mel", width=160, context=2, window=5)
     assert config["vqgan"] == checkpoints.fingerprint(params["vqgan"])

@@ -1,4 +1,4 @@
-"""Landmarks: what is found, who is followed through a video, and the cache of results."""
+"""Landmarks: what is found in images, and the cache of what was found in videos."""
 
 import importlib.util
 import os
@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from data_pipelines import landmarks, video
+from data_pipelines import landmarks, tracks, video, video_writer
 
 SHAPE = np.random.default_rng(0).uniform(-0.5, 0.5, (68, 2))
 
@@ -17,65 +17,29 @@ def face_at(x, y, extent=100.0):
     return (SHAPE / np.ptp(SHAPE, axis=0).max() * extent + (x, y)).astype(np.float32)
 
 
-class Scripted:
-    """A landmarker whose faces are known: frames carry the number of their picture in pixel 0."""
-
-    def __init__(self, script):
-        self.script = script
-
-    def __call__(self, image):
-        faces = self.script[int(image[0, 0, 0])]
-        return sorted(faces, key=lambda face: np.ptp(face, 0).max(), reverse=True)
-
-    def near(self, image, previous):
-        return None  # as when the quick search fails: the whole frame decides
-
-
-def follow(script, brightness=None):
-    frames = np.full((len(script), 64, 64, 3), 90, np.uint8)
-    for i, frame in enumerate(frames):
-        frame[...] = 90 if brightness is None else brightness[i]
-        frame[0, 0, 0] = i
-    return landmarks.track(iter(frames), Scripted(script))
-
-
-def test_track_follows_the_same_person_when_another_one_becomes_larger():
-    script = [[face_at(100 + 4 * i, 100, 100), face_at(400, 100, 80 + 5 * i)] for i in range(20)]
-    result = follow(script)
-    assert result.shape == (20, 68, 2) and result.dtype == np.float32
-    for i, row in enumerate(result):
-        np.testing.assert_array_equal(row, script[i][0])
-
-
-def test_track_leaves_rows_empty_instead_of_jumping_to_somebody_else():
-    other = face_at(400, 100, 90)
-    script = [[face_at(100, 100), other]] * 3 + [[other]] * 4 + [[face_at(110, 100), other]] * 2
-    empty = np.isnan(follow(script)).all((1, 2))
-    assert list(np.flatnonzero(empty)) == [3, 4, 5, 6]
-
-
-def test_track_takes_the_next_face_after_patience_and_at_once_after_a_cut():
-    script = [[face_at(100, 100)]] * 2 + [[face_at(400, 100)]] * 20
-    empty = np.isnan(follow(script)).all((1, 2))
-    assert list(np.flatnonzero(empty)) == list(range(2, 3 + landmarks.PATIENCE))
-    cut = follow(script, brightness=[90, 90] + [200] * 20)
-    assert np.isfinite(cut).all()
-
-
-def test_track_of_nothing():
-    assert np.isnan(follow([[], []])).all()
-    assert follow([]).shape == (0, 68, 2)
-
-
 def test_saved_landmarks_load_again_and_leave_no_litter(tmp_path):
     points = np.stack([face_at(10, 20), np.full((68, 2), np.nan)])
-    landmarks.save_landmarks(tmp_path / "a.npz", points, "key")
-    np.testing.assert_array_equal(landmarks.load_landmarks(tmp_path / "a.npz", "key"), points)
+    landmarks.save_landmarks(tmp_path / "a.npz", points)
+    np.testing.assert_array_equal(landmarks.load_landmarks(tmp_path / "a.npz"), points)
     assert os.listdir(tmp_path) == ["a.npz"]
     (tmp_path / "plain").touch()
     assert (tmp_path / "a.npz").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_saved_tracks_load_again_for_their_key_alone(tmp_path):
+    parts = [np.stack([face_at(10 * n, 20)] * n) for n in (3, 5)]
+    for found in (
+        tracks.Found(9, (4, 6), (tracks.Track(0, parts[0]), tracks.Track(4, parts[1]))),
+        tracks.Found(7, (), ()),
+    ):
+        landmarks.save_tracks(tmp_path / "a.npz", found, "key")
+        again = landmarks.load_tracks(tmp_path / "a.npz", "key")
+        assert (again.frames, again.cuts) == (found.frames, found.cuts)
+        assert [t.first for t in again.tracks] == [t.first for t in found.tracks]
+        for mine, theirs in zip(again.tracks, found.tracks, strict=True):
+            np.testing.assert_array_equal(mine.points, theirs.points)
     with pytest.raises(ValueError, match="another version"):
-        landmarks.load_landmarks(tmp_path / "a.npz", "other")
+        landmarks.load_tracks(tmp_path / "a.npz", "other")
 
 
 def test_broken_landmark_files_are_named(tmp_path):
@@ -95,14 +59,15 @@ def clip(tmp_path, monkeypatch):
     """A short video, and a count of the detections that it cost."""
     path = tmp_path / "in" / "clip.mp4"
     path.parent.mkdir()
-    video.write_video(path, [np.full((48, 64, 3), 100, np.uint8)] * 5, Fraction(25))
+    video_writer.write_video(path, [np.full((48, 64, 3), 100, np.uint8)] * 5, Fraction(25))
     calls = []
 
-    def track(frames, landmarker):
-        calls.append(1)
-        return np.stack([face_at(20, 20, 10 + len(calls)) for _ in frames])
+    def follow(frames, landmarker):
+        calls.append([frame.shape for frame in frames])
+        points = np.stack([face_at(20, 20, 10 + len(calls)) for _ in calls[-1]])
+        return tracks.Found(len(points), (), (tracks.Track(0, points),))
 
-    monkeypatch.setattr(landmarks, "track", track)
+    monkeypatch.setattr(tracks, "follow", follow)
     monkeypatch.setattr(landmarks, "_landmarker", lambda: None)
     return path, calls
 
@@ -141,6 +106,16 @@ def test_landmarks_of_prefers_the_exact_ones_beside_the_video(clip, tmp_path):
     assert not calls
     assert len(landmarks.landmarks_of(path, tmp_path, Fraction(50))) == 10  # other frames: detected
     assert len(calls) == 1
+
+
+def test_tracks_of_looks_for_faces_in_the_region_and_the_span_that_are_asked_for(clip, tmp_path):
+    path, calls = clip
+    landmarks.tracks_of(path, tmp_path, Fraction(25))
+    part = landmarks.tracks_of(path, tmp_path, Fraction(25), Fraction(2, 25), None, (8, 4, 40, 30))
+    assert calls[1] == [(30, 40, 3)] * 3 and part.frames == 3
+    np.testing.assert_allclose(part.tracks[0].points[0], face_at(28, 24, 12), atol=1e-4)
+    landmarks.tracks_of(path, tmp_path, Fraction(25), Fraction(2, 25), None, (8, 4, 40, 30))
+    assert len(calls) == 2
 
 
 def test_an_absent_video_is_named():
@@ -197,10 +172,25 @@ def test_small_faces_are_found_at_the_second_look(shared_data, landmarker):
     assert 500 < face[:, 0].min() and face[:, 0].max() < 708
 
 
+def test_heads_of_40_pixels_are_found_in_a_wide_frame_and_followed(shared_data, landmarker):
+    image = photo(shared_data / "portraits/obama.jpg")
+    (known,) = landmarker(image)
+    scale = 40 / np.ptp(known, axis=0).max()
+    small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    frame = np.full((1080, 1920, 3), 128, np.uint8)
+    frame[300 : 300 + len(small), 900 : 900 + small.shape[1]] = small
+    (face,) = landmarker(frame)
+    expected = known * scale + (900, 300)
+    assert np.linalg.norm(face - expected, axis=1).mean() < 3
+    moved = np.roll(frame, (4, 6), (0, 1))
+    again = landmarker.near(moved, face)
+    assert np.linalg.norm(again - expected - (6, 4), axis=1).mean() < 3
+
+
 def test_tracking_agrees_with_detection_in_every_frame(shared_data, landmarker):
     clips = sorted((shared_data / "talking/grid").glob("*/*.mpg"))
     frames = list(video.read_frames(clips[0]))[:12]
-    tracked = landmarks.track(iter(frames), landmarker)
+    tracked = tracks.main_face(tracks.follow(iter(frames), landmarker))
     detected = np.stack([landmarker(frame)[0] for frame in frames])
     extent = np.ptp(detected[0], axis=0).max()
     assert np.linalg.norm(tracked - detected, axis=-1).mean() < 0.015 * extent

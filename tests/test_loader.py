@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+import record_sets
 
 from data_pipelines import loader, records
 
@@ -37,28 +38,28 @@ def codes_of(i, frames=FRAMES):
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     root = tmp_path_factory.mktemp("records")
-    with records.Writer(root, "codes", METADATA) as writer:
-        for i in range(CLIPS):
-            writer.write("train", codes_of(i))
-        writer.write("one", codes_of(0))
-        writer.write("short", codes_of(0, frames=4))
-    with records.Writer(root, "frames", METADATA) as writer:
-        for i in range(21):
-            image = np.zeros((16, 16, 3), np.uint8)
-            image[:, :8] = i
-            frame = {
-                "image": records.encode_image(image),
-                "landmarks": np.zeros((68, 2), np.float32),
-                "matrix": np.zeros((2, 3), np.float32),
-            }
-            writer.write("train", frame | {"identity": i, "clip": "c", "frame": i})
-    with records.Writer(root, "swaps", METADATA) as writer:
-        for i in range(9):
-            embedding = np.array([i, 0], np.float32)
-            grid = np.full((4, 2), i, np.uint16)
-            swap = {"source": grid, "target": grid, "result": grid, "id_source": embedding}
-            swap |= {"id_result": embedding, "source_identity": i, "target_identity": 0}
-            writer.write("train", swap)
+    long = [codes_of(i) for i in range(CLIPS)]
+    short = {"one": [codes_of(0)], "short": [codes_of(0, frames=4)]}
+    record_sets.write(root, "codes", METADATA, {"train": long} | short)
+    frames = []
+    for i in range(21):
+        image = np.zeros((16, 16, 3), np.uint8)
+        image[:, :8] = i
+        frame = {
+            "image": records.encode_image(image),
+            "landmarks": np.zeros((68, 2), np.float32),
+            "matrix": np.zeros((2, 3), np.float32),
+        }
+        frames.append(frame | {"identity": i, "clip": "c", "frame": i})
+    record_sets.write(root, "frames", METADATA, {"train": frames})
+    swaps = []
+    for i in range(9):
+        embedding = np.array([i, 0], np.float32)
+        grid = np.full((4, 2), i, np.uint16)
+        swap = {"source": grid, "target": grid, "result": grid, "id_source": embedding}
+        swap |= {"id_result": embedding, "source_identity": i, "target_identity": 0}
+        swaps.append(swap)
+    record_sets.write(root, "swaps", METADATA, {"train": swaps})
     return root
 
 

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from data_pipelines import landmarks, synthetic
+from data_pipelines import identities, landmarks, synthetic
 from swaptalk_jax import second_opinion
 from swaptalk_jax.validation import Gallery
 
@@ -14,7 +14,7 @@ from swaptalk_jax.validation import Gallery
 @pytest.fixture(scope="module")
 def second():
     try:
-        return second_opinion.SecondRecogniser()
+        return identities.Recogniser()
     except ImportError as error:
         pytest.skip(str(error))
 

@@ -46,7 +46,7 @@ def micro(tmp_path_factory):
     subprocess.run([sys.executable, *data, "--workers=1"], cwd=ROOT, check=True)
     for name in ("identity", "vqgan"):
         train.train(config(name))
-    encode.encode_set(config("vqgan"), root / "codes", batch_size=16)
+    encode.Encoding(config("vqgan"), root / "codes", batch_size=16).run()
     (root / "codes" / "encode.json").write_text("{}")
     for name in ("expert", "swap", "sync"):
         train.train(config(name))
@@ -159,6 +159,35 @@ def test_dead_codes_restart_from_the_batch_and_others_follow_it(micro, decay):
         rows = {tuple(row) for row in seen}
         assert all(tuple(row) in rows for row in np.asarray(book)[1:])
         np.testing.assert_array_equal(after["code_age"][half], 0.0)
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.75])
+def test_a_run_starts_from_the_vqgan_that_its_config_names(micro, tmp_path, decay, capsys):
+    config = micro("vqgan")
+    config.loss.codebook_decay = decay
+    config.init_from = config.workdir
+    given = checkpoints.load_network(config.workdir)[0]["vqgan"]
+    run = train.Run(config)
+    params = jax.device_get(run.new_state().params)
+    jax.tree.map(np.testing.assert_array_equal, params["vqgan"], given)
+    for half in ("upper", "lower"):
+        assert not params["code_age"][half].any()  # they came to stay
+        if decay:
+            book = given[f"codebook_{half}"]
+            np.testing.assert_array_equal(params["code_means"][half]["sum"], book)
+
+    config.model.vqgan.codes = 48
+    params = jax.device_get(train.Run(config).new_state().params)
+    assert params["vqgan"]["codebook_upper"].shape[0] == 48
+    assert params["code_age"]["upper"].all()  # these may restart as encoder outputs
+    kernel = given["encoder"]["to_z"]["kernel"]
+    np.testing.assert_array_equal(params["vqgan"]["encoder"]["to_z"]["kernel"], kernel)
+    assert "as before: codebook_lower, codebook_upper" in capsys.readouterr().out
+
+    config.init_from = str(tmp_path)
+    checkpoints.save_network(tmp_path, {"vqgan": {"other": np.zeros(3)}}, {})
+    with pytest.raises(checkpoints.CheckpointError, match="nothing in it fits"):
+        run.stage.start(params)
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.75])

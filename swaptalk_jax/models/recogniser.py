@@ -1,7 +1,7 @@
 """Face recogniser for the identity losses (paper eq. 5, 9): ArcFace's iResNet.
 
 One departure: GroupNorm stands where iResNet has BatchNorm, because no network here keeps mutable
-state. Published iResNet weights therefore do not fit this module.
+state. Published iResNet weights therefore do not fit this module, but models/iresnet.py.
 """
 
 import flax.linen as nn
@@ -55,7 +55,7 @@ class Recogniser(nn.Module):
 
     @nn.compact
     def __call__(self, image):
-        x = self._cut(image.astype(jnp.float32))
+        x = cut(image, self.box, self.input_size)
         x = nn.Conv(self.width, (3, 3), use_bias=False, dtype=self.dtype, name="stem")(x)
         x = nn.PReLU(negative_slope_init=0.25, name="stem_prelu")(
             Norm(self.dtype, name="stem_norm")(x)
@@ -69,21 +69,27 @@ class Recogniser(nn.Module):
                     name=f"stage{stage}_unit{unit}",
                 )(x)
         x = Norm(self.dtype, name="norm_out")(x).reshape(x.shape[0], -1)
-        embedding = nn.Dense(self.embed_dim, dtype=jnp.float32, name="embedding")(x)
-        return embedding * jax.lax.rsqrt(jnp.sum(embedding**2, axis=-1, keepdims=True) + 1e-12)
+        return normalised(nn.Dense(self.embed_dim, dtype=jnp.float32, name="embedding")(x))
 
-    def _cut(self, image):
-        """[b S S 3] -> [b input_size input_size 3]: static slice, anti-aliased bilinear resize."""
-        b, height, width, c = image.shape
-        y0, x0, y1, x1 = (
-            round(edge * side)
-            for edge, side in zip(self.box, (height, width, height, width), strict=True)
-        )
-        face = image[:, y0:y1, x0:x1]
-        size = (b, self.input_size, self.input_size, c)
-        return (
-            face if face.shape == size else jax.image.resize(face, size, "linear", antialias=True)
-        )
+
+def cut(image, box, size):
+    """The part `box` of crops [b S S c] as float32 [b size size c].
+
+    box = (y0, x0, y1, x1) in the crop's sides, inside of it. Static slice, anti-aliased bilinear
+    resize.
+    """
+    b, height, width, c = image.shape
+    y0, x0, y1, x1 = (
+        round(edge * side) for edge, side in zip(box, (height, width, height, width), strict=True)
+    )
+    face = image.astype(jnp.float32)[:, y0:y1, x0:x1]
+    shape = (b, size, size, c)
+    return face if face.shape == shape else jax.image.resize(face, shape, "linear", antialias=True)
+
+
+def normalised(embedding):
+    """[b e] -> of length 1."""
+    return embedding * jax.lax.rsqrt(jnp.sum(embedding**2, axis=-1, keepdims=True) + 1e-12)
 
 
 def _conv(width, stride, dtype, name):

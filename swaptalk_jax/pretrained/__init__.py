@@ -1,4 +1,4 @@
-"""Importers of public weights: one file a network, named in NETWORKS.
+"""Importers of public weights: one file a network, named in MODULES.
 
 An importer reads tensors out of a file (swaptalk_jax/pretrained/files.py) and never runs what the
 file holds. What it makes is an ordinary finished network (checkpoints.save_network) that
@@ -37,7 +37,16 @@ class Network:
     read: Callable[[Path], tuple[dict, dict]]  # file -> (parameters, fields of the module)
 
 
-MODULES = ()  # files of this folder, each with a tuple NETWORKS of its own
+MODULES = (  # files of this folder, each with a tuple NETWORKS of its own
+    "sface",
+    "mobilefacenet",
+    "arcface",
+    "stlpips",
+    "vgg16",
+    "taming",
+    "whisper",
+    "hubert",
+)
 
 
 def networks() -> dict[str, Network]:

@@ -1,6 +1,7 @@
 """The objectives. The training loop knows a stage only by this protocol.
 
 - `init(rng, batch) -> params`: a dict whose top-level keys are the optimizer's groups.
+- `start(params) -> params`: what a new run starts from, other than `init`'s random numbers.
 - `load_frozen() -> frozen`: parameters that the stage only reads, by the config's paths.
 - `loss(params, frozen, batch, rng, step) -> (scalar, (metrics, aux))`: metrics are scalars for
   the log; aux is handed to `after_update`.
@@ -34,6 +35,10 @@ class Stage:
     def frozen(self, name):
         """The frozen network that config.frozen[name] holds."""
         return frozen.Network(self.config.frozen[name], name, self.dtype)
+
+    def start(self, params):
+        """Nothing but what `init` made."""
+        return params
 
     def load_frozen(self):
         """Nothing is frozen."""

@@ -2,13 +2,12 @@
 
 import jax
 import jax.numpy as jnp
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from data_pipelines import align
-from swaptalk_jax import losses
+from swaptalk_jax import checkpoints, losses
 from swaptalk_jax.models.discriminator import PatchDiscriminator
-from swaptalk_jax.models.vgg import VGG16Features
 from swaptalk_jax.models.vqgan import VQGAN, halves
-from swaptalk_jax.pretrained import vgg16
 from swaptalk_jax.stages import Stage
 from swaptalk_jax.stages.images import to_float
 
@@ -30,6 +29,7 @@ class VQGANStage(Stage):
         self.vqgan = self.build(VQGAN, "vqgan")
         self.discriminator = self.build(PatchDiscriminator, "discriminator")
         self.recogniser = self.frozen("recogniser")
+        self.perceptual = self.frozen("perceptual") if config.frozen.perceptual else None
 
     def init(self, rng, batch):
         """Parameters from one batch of images."""
@@ -50,22 +50,45 @@ class VQGANStage(Stage):
             }
         return params
 
+    def start(self, params):
+        """Takes from the VQGAN in config.init_from what is of the same name and shape."""
+        if not self.config.init_from:
+            return params
+        folder = self.config.init_from
+        given = flatten_dict(checkpoints.load_network(folder)[0].get("vqgan", {}), sep="/")
+        own = flatten_dict(params["vqgan"], sep="/")
+        taken = {k: given[k] for k in own if k in given and given[k].shape == own[k].shape}
+        if not taken:
+            raise checkpoints.CheckpointError(
+                f"{folder}: nothing in it fits config.model.vqgan; take its config.json's"
+            )
+        left = sorted(own.keys() - taken.keys())
+        told = f"; as before: {', '.join(left)}" if left else ""
+        print(f"[vqgan] {len(taken)} of {len(own)} arrays come from {folder}{told}", flush=True)
+        params = params | {"vqgan": unflatten_dict(own | taken, sep="/")}
+        for half in HALVES:
+            book = params["vqgan"][f"codebook_{half}"]
+            if f"codebook_{half}" in taken:  # its codes are worth keeping: none is due
+                ages = params["code_age"] | {half: jnp.zeros(len(book))}
+                params = params | {"code_age": ages}
+            if "code_means" in params:
+                means = {"count": jnp.ones(len(book)), "sum": book}
+                params = params | {"code_means": params["code_means"] | {half: means}}
+        return params
+
     def load_frozen(self):
-        """The recogniser, and VGG16 where the config names its weights."""
+        """The recogniser, and the perceptual network where the config names one."""
         networks = {"recogniser": self.recogniser.params()}
-        if self.config.frozen.vgg:
-            networks["vgg"] = vgg16.load(self.config.frozen.vgg)
+        if self.perceptual:
+            networks["perceptual"] = self.perceptual.params()
         return networks
 
-    def perceptual(self, nets, image, result):
-        """VGG16's feature difference; without its weights, that of edge maps (a stand-in)."""
-        if "vgg" in nets:
-            features = VGG16Features(self.dtype).apply
-            of = features({"params": nets["vgg"]}, image)
-            of_result = features({"params": nets["vgg"]}, result)
-        else:
-            of, of_result = losses.edge_maps(image), losses.edge_maps(result)
-        return losses.feature_difference(jax.tree.map(stop, of), of_result)
+    def difference(self, nets, image, result):
+        """How different images look, a scalar: edge maps stand in for a perceptual network."""
+        if self.perceptual:
+            distance = self.perceptual.apply(nets["perceptual"], image, result, method="distance")
+            return jnp.mean(distance)
+        return losses.feature_difference(losses.edge_maps(image), losses.edge_maps(result))
 
     def loss(self, params, nets, batch, rng, step):
         """Eq. 6; the discriminator's hinge loss is added behind stop-gradients."""
@@ -81,7 +104,7 @@ class VQGANStage(Stage):
         result = self.vqgan.apply(variables, hidden, straight, method="paint")
 
         def described(result):
-            return losses.reconstruction(image, result) + c.perceptual * self.perceptual(
+            return losses.reconstruction(image, result) + c.perceptual * self.difference(
                 nets, image, result
             )
 

@@ -15,10 +15,10 @@ import numpy as np
 
 from data_pipelines import faces, identities, jobs, offset, quality, records, sources, triples
 
-# Shards are of this size, smaller where there would be fewer than 64 of them: they stay copyable,
+# Shards are of this size, smaller where there would be fewer than 16 of them: they stay copyable,
 # and there are enough for all workers. HDTF at 512 px fills about 450.
 SHARD_BYTES = 256 << 20
-TRIPLES = 128, 1024  # in a shard, at least and at most
+TRIPLES = 256, 1024  # in a shard, at least and at most
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,7 +118,7 @@ class Rounds:
         size = sum(clip["bytes"] for row in rows for clip in row["clips"])
         todo, counts = [], {}
         for split, own in kept.items():
-            parts = _parts(own, min(SHARD_BYTES, size // 64))
+            parts = _parts(own, min(SHARD_BYTES, size // 16))
             counts[split] = len(parts)
             folder = self.work / "clips"
             todo += [(frames, clips, split, i, part, folder) for i, part in enumerate(parts)]

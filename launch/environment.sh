@@ -20,7 +20,7 @@ if [ ! -x .venv/bin/python ]; then
 fi
 wanted=$(cksum setup.py)$extras
 if [ "$(cat .venv/installed 2>/dev/null || true)" != "$wanted" ]; then
-    echo "== installing the project${extras:+ with [$extras]} (about 1 GB, a few minutes)"
+    echo "== installing the project${extras:+ with [$extras]} (about 2 GB, a few minutes)"
     .venv/bin/python -m pip install --quiet --upgrade pip
     .venv/bin/python -m pip install --quiet --editable ".${extras:+[$extras]}"
     echo "$wanted" > .venv/installed

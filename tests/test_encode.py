@@ -25,7 +25,7 @@ def config(tmp_path_factory):
     root = tmp_path_factory.mktemp("encode")
     c = vqgan.get_config("micro")
     c.workdir, c.frozen.recogniser, c.data.root = (str(root / n) for n in ("vqgan", "id", "data"))
-    image = jnp.zeros((1, SIZE, SIZE, 3))
+    image, rng = jnp.zeros((1, SIZE, SIZE, 3)), np.random.default_rng(0)
     for folder, name, model in (
         (c.workdir, "vqgan", VQGAN(**c.model.vqgan)),
         (
@@ -34,10 +34,10 @@ def config(tmp_path_factory):
             Recogniser(**identity.get_config("micro").model.recogniser),
         ),
     ):
-        params = {name: jax.jit(model.init)(jax.random.key(0), image)["params"]}
+        shapes = jax.eval_shape(model.init, jax.random.key(0), image)["params"]
+        params = {name: jax.tree.map(lambda x: rng.normal(0, 0.1, x.shape).astype(x.dtype), shapes)}
         fields = (vqgan if name == "vqgan" else identity).get_config("micro").model.to_dict()
         checkpoints.save_network(folder, params, {"model": fields})
-    rng = np.random.default_rng(0)
     images = rng.integers(0, 255, (CLIPS * FRAMES, SIZE, SIZE, 3), dtype=np.uint8)
     frame = {"landmarks": np.zeros((68, 2), np.float32), "matrix": np.zeros((2, 3), np.float32)}
     frames = [

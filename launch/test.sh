@@ -6,4 +6,5 @@ source launch/environment.sh media,test
 export JAX_PLATFORMS=${JAX_PLATFORMS:-cpu}
 ruff check .
 ruff format --check .
-exec python -m pytest "$@"
+# A process a core; the tests of a file stay together, as they share what takes long to make.
+exec python -m pytest -n auto --dist loadfile "$@"

@@ -4,7 +4,8 @@
 
 Each measure is a process of its own on one core's worth of workers: `decode` reads every frame with
 PyAV and throws it away; `build` makes shards of the files (without triples), from nothing. Prints
-JSON: frames and processor seconds of both, frames per processor second, their ratio, peak MiB.
+JSON: frames read and processor seconds of both, frames per processor second, their ratio, peak
+MiB, and the frames that the gates kept.
 --copies=N builds N copies of the files: the memory should not follow, nor the frames per second.
 """
 
@@ -67,6 +68,7 @@ def run(source: pathlib.Path, size: int, copies: int) -> dict:
                 (folder / path.name).symlink_to(path.resolve())
         decode = measure(DECODE, *paths)
         build = measure(BUILD, videos, pathlib.Path(scratch) / "out", size)
+    build |= {"frames": decode["frames"] * copies, "kept": build["frames"]}
     for made in (decode, build):
         made["frames_per_second"] = round(made["frames"] / made["seconds"], 1)
     ratio = build["frames_per_second"] / decode["frames_per_second"]

@@ -30,6 +30,7 @@ from absl import app
 from absl.flags import argparse_flags
 
 from data_pipelines import (
+    files,
     hdtf,
     identities,
     page,
@@ -37,7 +38,6 @@ from data_pipelines import (
     quality,
     records,
     runner,
-    shards,
     sources,
     synthetic,
 )
@@ -101,7 +101,7 @@ def build(config: Config, beam: tuple[str, ...] = ()) -> dict:
     videos, missing = _videos(config, out)
     work = out / WORK
     with _alone(work):
-        shards.replace_text(out / "build.json", json.dumps({"settings": settings}, indent=1))
+        files.replace_text(out / "build.json", json.dumps({"settings": settings}, indent=1))
         videos = videos or _draw(config, out)
         log = work / "workers.log"
         run = functools.partial(runner.run, log=log, workers=config.workers, options=beam)
@@ -112,14 +112,14 @@ def build(config: Config, beam: tuple[str, ...] = ()) -> dict:
         people = rounds.people(rows)
         kept = rounds.write_clips(rows, people, videos)
         swapped = rounds.write_triples(kept, people, swapper)
-        summary = _summary(rows, people, swapped)
-        shards.replace_text(out / REPORT, json.dumps(rows, indent=1))
+        summary = _summary(rows, swapped)
+        files.replace_text(out / REPORT, json.dumps(rows, indent=1))
         reasons = hdtf.REASONS | quality.REASONS
         gates = dataclasses.asdict(config.gates)
         about = {"reasons": reasons, "gates": gates, "identities": people.report()}
         page.write(out, rows, about)
         done = {"settings": settings, "summary": summary}
-        shards.replace_text(out / "build.json", json.dumps(done, indent=1))
+        files.replace_text(out / "build.json", json.dumps(done, indent=1))
         shutil.rmtree(work)
     print(f"{out}: {_sentence(summary)}")
     return summary
@@ -238,7 +238,7 @@ def _tell_refused(out, rows):
         counts = ", ".join(f"{n} {reason}" for reason, n in refused.most_common())
         print(f"left out: {counts}; {out / REPORT} tells of each", flush=True)
     if not any(row["clips"] for row in rows):
-        shards.replace_text(out / REPORT, json.dumps(rows, indent=1))
+        files.replace_text(out / REPORT, json.dumps(rows, indent=1))
         raise BuildError(f"none of the {len(rows)} videos could be used; see {out / REPORT}")
 
 
@@ -248,11 +248,10 @@ def _refused(rows):
     return [reason for reason in reasons if reason != "annotation"]
 
 
-def _summary(rows, people, swapped):
-    frames = dict.fromkeys(identities.SPLITS, 0)
+def _summary(rows, swapped):
+    frames = dict.fromkeys(sources.SPLITS, 0)
     for row in rows:
         for clip in row["clips"]:
-            clip["label"], clip["split"] = (d[clip["name"]] for d in (people.labels, people.splits))
             frames[clip["split"]] += clip["frames"]
     return {
         "videos": sum(bool(row["clips"] or _refused([row])) for row in rows),

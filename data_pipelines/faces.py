@@ -7,9 +7,7 @@ kept but what is on its way to a file, so the memory does not grow with the leng
 
 import dataclasses
 import hashlib
-import os
 import pathlib
-import signal
 import tempfile
 from fractions import Fraction
 
@@ -19,6 +17,7 @@ import numpy as np
 from data_pipelines import (
     align,
     audio,
+    files,
     identities,
     landmarks,
     offset,
@@ -74,12 +73,6 @@ class _Piece:
     company: float  # share of frames with another face of comparable size
 
 
-def start_worker():
-    """One thread per process, and Ctrl-C is for the parent alone."""
-    cv2.setNumThreads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
 def clips(job: Job) -> dict:
     """Cuts a video into clips, leaves the good ones in `job.folder` and tells of all of them.
 
@@ -127,7 +120,7 @@ def load(path: pathlib.Path) -> dict:
 
 
 def cut_audio(clip: dict, offset: int = 0) -> np.ndarray:
-    """The sound of a clip from `load`: int16 [640 t].
+    """The sound of a clip, of which `name` and `audio` of `load` will do: int16 [640 t].
 
     offset: by how many frames the sound comes later than its picture in the file (negative:
     earlier); the sound is taken from there, so that both agree. Raises ValueError beyond MARGIN.
@@ -135,7 +128,7 @@ def cut_audio(clip: dict, offset: int = 0) -> np.ndarray:
     if abs(offset) > MARGIN:
         raise ValueError(f"{clip['name']}: an offset of {offset} frames exceeds {MARGIN}")
     first = (MARGIN + offset) * SAMPLES
-    return clip["audio"][first : first + len(clip["images"]) * SAMPLES]
+    return clip["audio"][first : first + len(clip["audio"]) - 2 * MARGIN * SAMPLES]
 
 
 # Choosing ----------------------------------------------------------------------------------------
@@ -353,21 +346,18 @@ class _Clip:
         # Names of videos hold "/" and what else people think of.
         tag = hashlib.sha256(source.name.encode()).hexdigest()[:16]
         path = self.job.folder / f"{tag}-{piece.number:05d}.npz"
-        part = path.with_name(f".{os.getpid()}-{path.name}")
         first = round(source.start * FPS) + piece.first
-        with part.open("wb") as file:
-            np.savez(
-                file,
-                name=np.array(piece.name),
-                first=first,
-                packed=np.memmap(self._spool, np.uint8, "r"),
-                ends=np.array(self._ends, np.int64),
-                landmarks=self._points,
-                matrices=piece.matrices.astype(np.float32),
-                audio=sound.cut(piece.first - MARGIN, piece.end + MARGIN),
-                mouth=offset.features(self._points, np.stack(self._mouths), self.job.size),
-            )
-        os.replace(part, path)
+        files.replace_arrays(
+            path,
+            name=np.array(piece.name),
+            first=first,
+            packed=np.memmap(self._spool, np.uint8, "r"),
+            ends=np.array(self._ends, np.int64),
+            landmarks=self._points,
+            matrices=piece.matrices.astype(np.float32),
+            audio=sound.cut(piece.first - MARGIN, piece.end + MARGIN),
+            mouth=offset.features(self._points, np.stack(self._mouths), self.job.size),
+        )
         frames = piece.end - piece.first
         return {"name": piece.name, "file": path.name, "first": first, "frames": frames}
 

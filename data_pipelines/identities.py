@@ -19,9 +19,8 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from data_pipelines import landmarks, people
+from data_pipelines import landmarks, people, sources
 
-SPLITS = ("train", "val")
 # Distances between embeddings of length 1. Of 98 real clips of 14 people (means of 5 frames) those
 # of one person are 0.12 apart (median; 99 %: 0.28, at most 0.33, where swapped faces kept some of
 # their targets), those of two people 0.58 (1 %: 0.46, at least 0.41). Average linkage finds the 14
@@ -123,7 +122,7 @@ class Identities:
     def names(self) -> list[str]:
         """Labels in the order of their numbers: train first, so train classes are 0 ... n - 1."""
         sides = {self.labels[clip]: side for clip, side in self.splits.items()}
-        return sorted(sides, key=lambda label: (SPLITS.index(sides[label]), label))
+        return sorted(sides, key=lambda label: (sources.SPLITS.index(sides[label]), label))
 
     def report(self) -> dict:
         """JSON-able: of each group its split, labels and number of clips; then the rows."""
@@ -220,7 +219,7 @@ def _conflict(clips, members, known, faces):
     """Why these clips hang together, although the source has them in train and in val."""
 
     def sides(part):
-        return ([i for i in part if clips[i].split == side] for side in SPLITS)
+        return ([i for i in part if clips[i].split == side] for side in sources.SPLITS)
 
     def place(i):
         return f"{clips[i].video} ({clips[i].identity}, {clips[i].split})"

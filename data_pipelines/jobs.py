@@ -11,7 +11,8 @@ import pathlib
 
 import numpy as np
 
-from data_pipelines import faces, offset, proxy, shards, triples
+from data_pipelines import faces, files, offset, proxy, triples
+from data_pipelines.shards import Shards
 
 
 def cut(job: faces.Job, row: pathlib.Path) -> None:
@@ -19,7 +20,7 @@ def cut(job: faces.Job, row: pathlib.Path) -> None:
     made = faces.clips(job)
     for clip in made["clips"]:  # by which shards are planned, when the files may be gone
         clip["bytes"] = (job.folder / clip["file"]).stat().st_size
-    shards.replace_text(row, json.dumps(made))
+    files.replace_text(row, json.dumps(made))
 
 
 def is_cut(job: faces.Job, row: pathlib.Path) -> bool:
@@ -30,8 +31,13 @@ def is_cut(job: faces.Job, row: pathlib.Path) -> bool:
 
 def heard(clip: dict, group: str, folder: pathlib.Path) -> offset.Clip:
     """A clip's mouth and sound, as A/V offsets are measured on them; clip: its row."""
-    with np.load(folder / clip["file"], allow_pickle=False) as data:
-        return offset.Clip(clip["name"], group, data["mouth"], data["audio"])
+    return offset.Clip(clip["name"], group, *_arrays(folder / clip["file"], "mouth", "audio"))
+
+
+def _arrays(path, *names):
+    """Some of a clip file's arrays; the pictures, nearly all of it, are not read for them."""
+    with np.load(path, allow_pickle=False) as data:
+        return [data[name] for name in names]
 
 
 def measure_offset(
@@ -40,7 +46,7 @@ def measure_offset(
     """Measures a clip's A/V offset and leaves it as JSON, see `read_offset`."""
     found = dataclasses.asdict(offset.load(model).measure(heard(clip, group, folder)))
     found["curve"] = found["curve"].tolist()
-    shards.replace_text(result, json.dumps(found))
+    files.replace_text(result, json.dumps(found))
 
 
 def offset_is_measured(*job) -> bool:
@@ -68,21 +74,8 @@ class Clip:
     synthetic: dict | None = None
 
 
-@dataclasses.dataclass(frozen=True)
-class Set:
-    """A record set in the making, as workers get it."""
-
-    root: pathlib.Path
-    kind: str
-    metadata: dict
-
-    def shards(self) -> shards.Shards:
-        """Its shards."""
-        return shards.Shards(self.root, self.kind, self.metadata)
-
-
 def write_clips(
-    frames: Set, clips: Set, split: str, shard: int, own: list[Clip], folder: pathlib.Path
+    frames: Shards, clips: Shards, split: str, shard: int, own: list[Clip], folder: pathlib.Path
 ) -> None:
     """Writes a shard of `frames` and one of `clips` from clip files, which then go."""
 
@@ -101,34 +94,33 @@ def write_clips(
 
     def sounds():
         for clip in own:
-            data = faces.load(folder / clip.row["file"])
+            (sound,) = _arrays(folder / clip.row["file"], "audio")
             meta = {"file": clip.video, "offset": clip.offset}
             meta |= {"synthetic": clip.synthetic} if clip.synthetic else {}
+            name = clip.row["name"]
             yield {
-                "name": data["name"],
+                "name": name,
                 "identity": clip.identity,
                 "identity_name": clip.identity_name,
                 "first": clip.first,
-                "frames": len(data["images"]),
-                "audio": faces.cut_audio(data, clip.offset),
-                "meta": json.dumps(
-                    meta | ({"synthetic": clip.synthetic} if clip.synthetic else {})
-                ),
+                "frames": clip.row["frames"],
+                "audio": faces.cut_audio({"name": name, "audio": sound}, clip.offset),
+                "meta": json.dumps(meta),
             }
 
-    frames.shards().write(split, shard, pictures())
-    clips.shards().write(split, shard, sounds())
+    frames.write(split, shard, pictures())
+    clips.write(split, shard, sounds())
     for clip in own:
         (folder / clip.row["file"]).unlink(missing_ok=True)
 
 
-def clips_are_written(frames: Set, clips: Set, split: str, shard: int, *_) -> bool:
+def clips_are_written(frames: Shards, clips: Shards, split: str, shard: int, *_) -> bool:
     """Whether both shards stand."""
-    return all(made.shards().finished(split, shard) for made in (frames, clips))
+    return all(made.finished(split, shard) for made in (frames, clips))
 
 
 def write_triples(
-    made: Set, split: str, shard: int, swapper: proxy.Proxy, pairs: list[triples.Pair]
+    made: Shards, split: str, shard: int, swapper: proxy.Proxy, pairs: list[triples.Pair]
 ) -> None:
     """Swaps the faces of pairs of frames that stand, and writes the shard.
 
@@ -136,7 +128,7 @@ def write_triples(
     """
     fields = ("source", "target", "source_identity", "target_identity")
     results = triples.swap(made.root, split, swapper, pairs)
-    made.shards().write(
+    made.write(
         split,
         shard,
         (
@@ -147,6 +139,6 @@ def write_triples(
     )
 
 
-def triples_are_written(made: Set, split: str, shard: int, *_) -> bool:
+def triples_are_written(made: Shards, split: str, shard: int, *_) -> bool:
     """Whether the shard stands."""
-    return made.shards().finished(split, shard)
+    return made.finished(split, shard)

@@ -8,8 +8,6 @@ import functools
 import hashlib
 import importlib.util
 import logging
-import os
-import tempfile
 import zipfile
 from fractions import Fraction
 from pathlib import Path
@@ -17,7 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from data_pipelines import align, tracks, video
+from data_pipelines import align, files, tracks, video
 
 log = logging.getLogger(__name__)
 
@@ -205,14 +203,8 @@ def load_tracks(path, key):
 
 
 def _save(path, **arrays):
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # A folder, not a file: mkstemp's file would keep its 0600 mode after the move.
-    with tempfile.TemporaryDirectory(prefix=".writing-", dir=path.parent) as scratch:
-        part = Path(scratch) / path.name
-        with part.open("wb") as file:
-            np.savez(file, **arrays)
-        os.replace(part, path)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    files.replace_arrays(path, **arrays)
 
 
 def _load(path, *names):

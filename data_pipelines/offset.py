@@ -20,8 +20,6 @@ is the same byte for byte.
 import dataclasses
 import hashlib
 import os
-import pathlib
-import uuid
 import zipfile
 from collections.abc import Iterable
 
@@ -31,7 +29,7 @@ import scipy.fft
 import scipy.linalg
 import scipy.ndimage
 
-from data_pipelines import align, audio
+from data_pipelines import align, audio, files
 
 SAMPLES = 640  # of sound per frame: 16 kHz, 25 fps
 MARGIN = 8  # frames of sound before and after the picture: the largest offset to be corrected
@@ -163,14 +161,7 @@ class Model:
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes the model to path (.npz), whole or not at all."""
-        path = pathlib.Path(path)
-        part = path.with_name(f".{path.name}-{uuid.uuid4().hex[:12]}")
-        try:
-            with part.open("wb") as file:
-                np.savez(file, **dataclasses.asdict(self))
-            os.replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)
+        files.replace_arrays(path, **dataclasses.asdict(self))
 
 
 def load(path: str | os.PathLike) -> Model:

@@ -10,7 +10,7 @@ import pathlib
 
 import numpy as np
 
-from data_pipelines import charts, markup, sheet, views
+from data_pipelines import charts, files, markup, sheet, views
 
 FACE, TRIPLE = 72, 128  # px of a face in the strips of people, and in triples
 # 6,000 clips of 200 people make a page of 3.3 MB; whatever the build, it stays below 10 MB.
@@ -75,9 +75,7 @@ def write(out: str | os.PathLike, rows: list[dict], report: dict) -> pathlib.Pat
         _missing(missing),
     ]
     path = out / "index.html"
-    part = path.with_name(f".{os.getpid()}-{path.name}")
-    part.write_text(markup.page("SwapTalk: data of a build", sections, STYLE), encoding="utf-8")
-    os.replace(part, path)
+    files.replace_text(path, markup.page("SwapTalk: data of a build", sections, STYLE))
     return path
 
 

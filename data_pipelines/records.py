@@ -56,11 +56,7 @@ def features(kind: str, metadata: dict[str, Any]) -> tfds.features.FeaturesDict:
     Raises:
       RecordError: unknown kind, or the metadata lacks an entry that `REQUIRED` names.
     """
-    if kind not in REQUIRED:
-        raise RecordError(f"there is no record kind {kind!r}; the kinds are {', '.join(REQUIRED)}")
-    missing = [name for name in REQUIRED[kind] if name not in metadata]
-    if missing:
-        raise RecordError(f"the metadata of {kind} lacks {', '.join(missing)}")
+    check(kind, metadata)
     h, w = metadata.get("grid", (None, None))
     d, e = metadata.get("audio_width"), metadata.get("embedding")
     kinds = {
@@ -109,6 +105,15 @@ def features(kind: str, metadata: dict[str, Any]) -> tfds.features.FeaturesDict:
     return tfds.features.FeaturesDict(kinds[kind])
 
 
+def check(kind: str, metadata: dict[str, Any]) -> None:
+    """Raises RecordError: unknown kind, or the metadata lacks an entry that `REQUIRED` names."""
+    if kind not in REQUIRED:
+        raise RecordError(f"there is no record kind {kind!r}; the kinds are {', '.join(REQUIRED)}")
+    missing = [name for name in REQUIRED[kind] if name not in metadata]
+    if missing:
+        raise RecordError(f"the metadata of {kind} lacks {', '.join(missing)}")
+
+
 def _tensor(dtype, *shape):
     return tfds.features.Tensor(shape=shape, dtype=dtype, encoding="bytes")
 
@@ -117,7 +122,8 @@ def _bytes():
     return tfds.features.Tensor(shape=(), dtype=np.object_)
 
 
-def shard_name(kind, split, i, n):
+def shard_name(kind: str, split: str, i: int, n: int) -> str:
+    """File name of shard i of n of a split."""
     return f"swaptalk_{kind}-{split}.array_record-{i:05d}-of-{n:05d}"
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 
 from data_pipelines import faces, identities, jobs, offset, quality, records, sources, triples
+from data_pipelines.shards import Shards
 
 # Shards are of this size, smaller where there would be fewer than 16 of them: they stay copyable,
 # and there are enough for all workers. HDTF at 512 px fills about 450.
@@ -103,18 +104,22 @@ class Rounds:
     def write_clips(
         self, rows: list[dict], people: identities.Identities, videos: Iterable[sources.Video]
     ) -> dict[str, list[jobs.Clip]]:
-        """Makes `frames` and `clips`; returns the clips by split, in the order of the records."""
+        """Makes `frames` and `clips`; returns the clips by split, in the order of the records.
+
+        Notes each clip's label and split in its row.
+        """
         names, drawn = people.names(), {video.name: video.synthetic for video in videos}
-        kept = {split: [] for split in identities.SPLITS}
+        kept = {split: [] for split in sources.SPLITS}
         for row in rows:
             for clip in row["clips"]:
                 label, split = people.labels[clip["name"]], people.splits[clip["name"]]
+                clip |= {"label": label, "split": split}
                 own, late = kept[split], clip["measures"].get("offset", 0)
                 first = own[-1].first + own[-1].row["frames"] if own else 0
                 known = row["video"], names.index(label), label, split, first, late
                 own.append(jobs.Clip(clip, *known, drawn[row["video"]]))
         metadata = self._metadata(people) | {"fps": faces.FPS, "rate": faces.RATE}
-        frames, clips = (jobs.Set(self.out, kind, metadata) for kind in ("frames", "clips"))
+        frames, clips = (Shards(self.out, kind, metadata) for kind in ("frames", "clips"))
         size = sum(clip["bytes"] for row in rows for clip in row["clips"])
         todo, counts = [], {}
         for split, own in kept.items():
@@ -124,7 +129,7 @@ class Rounds:
             todo += [(frames, clips, split, i, part, folder) for i, part in enumerate(parts)]
         self.run("shards", jobs.write_clips, todo, jobs.clips_are_written)
         for made in (frames, clips):
-            made.shards().publish(counts)
+            made.publish(counts)
         return kept
 
     def _metadata(self, people):
@@ -147,7 +152,7 @@ class Rounds:
         """Makes `triples` with a proxy swapper (proxy.make); returns their number by split."""
         name, config, plans = self.settings["proxy"], self.config, {}
         wanted = {"train": config.triples, "val": config.val_triples}
-        for number, split in enumerate(identities.SPLITS if config.triples else ()):
+        for number, split in enumerate(sources.SPLITS if config.triples else ()):
             runs = [_run(clip, name) for clip in kept[split]]
             plans[split] = triples.plan(runs, wanted[split], (config.seed, number))
             if not plans[split]:
@@ -155,7 +160,7 @@ class Rounds:
         total = sum(map(len, plans.values()))
         if not total:
             return {}
-        made = jobs.Set(self.out, "triples", self._metadata(people) | {"proxy": name})
+        made = Shards(self.out, "triples", self._metadata(people) | {"proxy": name})
         least, most = TRIPLES
         step = max(least, min(most, total // 64))
         todo, counts = [], {}
@@ -164,7 +169,7 @@ class Rounds:
             counts[split] = len(parts)
             todo += [(made, split, i, swapper, part) for i, part in enumerate(parts)]
         self.run("triples", jobs.write_triples, todo, jobs.triples_are_written)
-        made.shards().publish(counts)
+        made.publish(counts)
         return {split: sum(n) for split, n in records.splits(self.out, "triples").items()}
 
 

@@ -1,5 +1,6 @@
 """Writing record sets: shards that appear whole, in any order, and become a set at the end."""
 
+import functools
 import hashlib
 import json
 import os
@@ -14,7 +15,8 @@ from array_record.python import array_record_module
 from tensorflow_datasets.core import naming
 from tensorflow_datasets.proto import tf_example_pb2
 
-from data_pipelines.records import VERSION, RecordError, features, metadata, shard_name
+from data_pipelines import files
+from data_pipelines.records import VERSION, RecordError, check, features, metadata, shard_name
 
 NOTES = ".notes"  # what is known of each finished shard, until the set is published
 
@@ -37,9 +39,17 @@ class Shards:
         # Through JSON, so that what a later reader sees is what is checked now.
         text = json.dumps(known, sort_keys=True)
         self.metadata = json.loads(text)
-        self.features = features(kind, self.metadata)
+        check(kind, self.metadata)
         self.staging = self.root / f".{kind}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
         self._folder = self.staging / VERSION
+
+    def __reduce__(self):
+        return Shards, (self.root, self.kind, self.metadata)
+
+    @functools.cached_property
+    def _features(self):
+        """Only writers take the time to declare them, not who asks what is finished."""
+        return features(self.kind, self.metadata)
 
     def published(self) -> bool:
         """Whether the set of this kind under the root is this one, whole."""
@@ -62,9 +72,8 @@ class Shards:
             return
         for folder in (self._folder, self.staging / NOTES):
             folder.mkdir(parents=True, exist_ok=True)
-        path, count, size = self._folder / f"{split}-{shard}", 0, 0
-        part = path.with_name(f".{uuid.uuid4().hex}")  # two runs never share a file
-        try:
+        count, size = 0, 0
+        with files.replacing(self._folder / f"{split}-{shard}") as part:
             # Grain reads single records: anything but group_size:1 would decode neighbours too.
             options = "group_size:1,uncompressed"
             out = array_record_module.ArrayRecordWriter(str(part), options)
@@ -75,10 +84,7 @@ class Shards:
                     count, size = count + 1, size + len(data)
             finally:
                 out.close()
-            os.replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)
-        replace_text(self._note(split, shard), json.dumps({"records": count, "bytes": size}))
+        files.replace_text(self._note(split, shard), json.dumps({"records": count, "bytes": size}))
 
     def _note(self, split, shard):
         """The file that says of a shard how many records and bytes it has, written after it."""
@@ -93,11 +99,11 @@ class Shards:
             ) from None
 
     def _serialised(self, record):
-        if record.keys() != self.features.keys():
-            wrong = sorted(record.keys() ^ self.features.keys())
+        if record.keys() != self._features.keys():
+            wrong = sorted(record.keys() ^ self._features.keys())
             raise RecordError(f"a record of {self.kind} misses or adds: {', '.join(wrong)}")
         try:
-            data = self.features.serialize_example(record)
+            data = self._features.serialize_example(record)
         except (ValueError, TypeError) as error:
             line = " ".join(str(error).split())
             raise RecordError(f"a record of {self.kind} is not as declared: {line}") from error
@@ -151,7 +157,7 @@ class Shards:
         )
         tfds.folder_dataset.write_metadata(
             data_dir=str(self._folder),
-            features=self.features,
+            features=self._features,
             split_infos=[
                 tfds.core.SplitInfo(
                     name=split,
@@ -166,13 +172,3 @@ class Shards:
             description=f"SwapTalk {self.kind}; data_pipelines/records.py declares the fields.",
             metadata=tfds.core.MetadataDict(self.metadata),
         )
-
-
-def replace_text(path: pathlib.Path, text: str) -> None:
-    """Writes a text file, whole or not at all."""
-    part = path.with_name(f".{uuid.uuid4().hex}")
-    try:
-        part.write_text(text)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)

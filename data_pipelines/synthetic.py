@@ -13,7 +13,6 @@ synthetic_speech.py.
 
 import json
 import multiprocessing
-import os
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, fields
 from fractions import Fraction
@@ -22,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
+from data_pipelines import files
 from data_pipelines import synthetic_speech as speech
 from data_pipelines.synthetic_face import render
 from data_pipelines.synthetic_head import Identity, State, ramp
@@ -256,9 +256,7 @@ def _claim(out: Path, settings: dict) -> None:
 
 
 def _write_json(path: Path, content) -> Path:
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.write_text(json.dumps(content, indent=1))
-    os.replace(part, path)
+    files.replace_text(path, json.dumps(content, indent=1))
     return path
 
 

@@ -13,7 +13,6 @@ import hashlib
 import json
 import shutil
 import time
-import uuid
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from absl import app, flags
 from jax.experimental import multihost_utils
 from ml_collections import config_flags
 
-from data_pipelines import records, shards
+from data_pipelines import files, records, shards
 from swaptalk_jax import backend, checkpoints, progress, sharding, speech, upstream, writer
 from swaptalk_jax.stages import frozen
 from swaptalk_jax.stages.images import to_float
@@ -115,9 +114,8 @@ class Latents:
         """Keeps what the encoder made of the frames of a shard of clips."""
         self.folder.mkdir(parents=True, exist_ok=True)
         for name, array in (("codes", codes), ("embeddings", embeddings)):
-            part = self.folder / f".{uuid.uuid4().hex}.npy"
-            np.save(part, array)
-            part.replace(self.path(name, shard))
+            with files.replacing(self.path(name, shard)) as part:
+                np.save(part, array)
 
     def __getitem__(self, frame):
         """(codes [h w], embedding [e]) of a frame's index in its split."""

@@ -154,7 +154,8 @@ def test_a_token_describes_its_own_320_samples():
     energy = log_mel(sound).mean(1)
     assert energy.argmax() == 7
     assert energy[6] == pytest.approx(energy[8], abs=0.1)  # centred, not early or late
-    assert (energy[:6] == -1).all() and (energy[9:] == -1).all()
+    # -1 in each band; their mean is rounded differently from machine to machine
+    np.testing.assert_allclose(np.delete(energy, (6, 7, 8)), -1, atol=1e-6)
 
 
 def test_tokens_do_not_depend_on_the_rest_of_the_clip():

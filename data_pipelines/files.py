@@ -1,0 +1,37 @@
+"""Files that appear whole or not at all."""
+
+import contextlib
+import os
+import pathlib
+import uuid
+from collections.abc import Iterator
+
+import numpy as np
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
+    """A new name beside `path` to write to; what stands there at the end of `with` becomes `path`.
+
+    Nothing is left behind when it ends by an exception. The name is random: neither two processes
+    nor two machines ever share it.
+    """
+    path = pathlib.Path(path)
+    part = path.with_name(f".{uuid.uuid4().hex}-{path.name}")
+    try:
+        yield part
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def replace_text(path: str | os.PathLike, text: str) -> None:
+    """Writes a text file in UTF-8."""
+    with replacing(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+def replace_arrays(path: str | os.PathLike, **arrays: np.ndarray) -> None:
+    """Writes arrays as .npz."""
+    with replacing(path) as part, part.open("wb") as file:
+        np.savez(file, **arrays)

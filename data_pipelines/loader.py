@@ -22,7 +22,10 @@ optionally `flip` (False; images: mirror half of them), `window` (5), `context` 
 import atexit
 import functools
 import gc
-import math
+import os
+import signal
+import threading
+import time
 import weakref
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -34,13 +37,15 @@ from absl import flags
 from data_pipelines import views
 
 PREFETCH = 4  # elements are whole batches: Grain's default of 500 would fill the memory
-THREADS = 2  # readers in each process; reading and image decoding release the GIL
+# Readers in each process, else 1. Decoding of images releases the GIL; elsewhere a second reader
+# only fights for it (a pair of kept clips takes 54 us of a core with two, 31 with one).
+THREADS = {"images": 2}
 
 
 def dataset(
     data_config: Mapping[str, Any],
     split: str,
-    view: str,
+    view: Any,
     batch_size: int,
     seed: int,
     step: int = 0,
@@ -55,9 +60,9 @@ def dataset(
     Args:
       data_config: see the module's docstring.
       split: "train" or "val".
-      view: images | pairs | windows | swaps.
-      batch_size: global; each host gets `batch_size / hosts` examples a step. Host h holds the
-        examples h, h + hosts, h + 2 hosts ... of the batch that a single host would get.
+      view: images | pairs | windows | swaps, or a view that `resident` has made.
+      batch_size: global; each host gets `batch_size / hosts` examples a step. Host h holds block
+        h of the batch that a single host would get, so blocks in the order of hosts are that batch.
       seed: of order and choices, 0 <= seed < 2**32.
       step: the batch to begin with.
       hosts, host: number of hosts, and which of them this is.
@@ -67,20 +72,49 @@ def dataset(
       records.RecordError: no such set or split, fewer examples than a batch, or later, a corrupt
         record. ValueError: unknown view, or a batch that the hosts cannot share evenly.
     """
-    examples = _view(view)(data_config, split)
+    examples = _view(view)(data_config, split) if isinstance(view, str) else view
     _check_hosts(batch_size, hosts, host)
     examples.check(batch_size)
     stream = grain.MapDataset.range(len(examples)).seed(seed).repeat()
     stream = stream.map_with_index(_Shuffle(len(examples), seed)).random_map(_Draw(examples))
-    stream = stream[host::hosts].batch(batch_size // hosts, drop_remainder=True)[step:]
-    reading = grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=PREFETCH)
+    # Whole blocks: a host's devices lie side by side in the mesh, and their rows in the batch.
+    stream = stream.batch(batch_size // hosts, drop_remainder=True)[host::hosts][step:]
+    reading = grain.ReadOptions(num_threads=THREADS.get(view, 1), prefetch_buffer_size=PREFETCH)
     batches = stream.to_iter_dataset(reading)
     if workers:
         if not flags.FLAGS.is_parsed():  # Grain's workers read absl flags, even outside app.run
             flags.FLAGS.mark_as_parsed()
         options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
-        batches = batches.mp_prefetch(options)
+        batches = batches.mp_prefetch(options, worker_init_fn=_begin_worker)
     return Batches(iter(batches))
+
+
+def _begin_worker(index, count):
+    """In a worker: signals are for the run to answer, and the run's end is the worker's too."""
+    del index, count
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_with(parent):
+    while os.getppid() == parent:  # a parent that was killed cannot tell
+        time.sleep(2.0)
+    os._exit(1)
+
+
+def resident(data_config: Mapping[str, Any], split: str, view: str) -> tuple[dict, Any]:
+    """All of a view's data, and the view to give to `dataset` for numbers of their rows.
+
+    Returns ({name: array [n ...]}, view); `view.source(field)` names the array of which a field of
+    the batches has the rows, int32 of any shape [b ...]; None: the field holds values as ever.
+
+    Raises:
+      ValueError: a view of images. records.RecordError: as `dataset`.
+    """
+    if not hasattr(_view(view), "resident"):
+        raise ValueError(f"the view {view} has no resident data: only codes and features are small")
+    return _view(view)(data_config, split).resident()
 
 
 class Batches(Iterator):
@@ -121,8 +155,8 @@ def evaluation(
     images, swaps: at most `eval_examples` records, evenly spread. windows, pairs: at most
     `eval_windows` seeded windows of each clip; the reference is the clip's first frame (the
     paper's self-driven rule), and pairs come in twos, one window in sync and out of sync.
-    The choice does not depend on `batch_size`. The last batch is filled up with copies of its
-    host's last example, whose mask is 0; all hosts get the same number of batches.
+    The choice does not depend on `batch_size`. The last batch is filled up with copies of the last
+    example, whose mask is 0. Hosts share each batch as those of `dataset`.
 
     Raises: as `dataset` does.
     """
@@ -133,14 +167,11 @@ def evaluation(
 
 def _evaluate(examples, batch_size, seed, hosts, host):
     plan = examples.plan(seed)
-    own = list(range(host, len(plan), hosts))
     size = batch_size // hosts
-    for b in range(math.ceil(len(plan) / batch_size)):
-        numbers = own[b * size : (b + 1) * size]
-        mask = np.zeros(size, np.float32)
-        mask[: len(numbers)] = 1
-        last = numbers[-1] if numbers else len(plan) - 1
-        numbers = numbers + [last] * (size - len(numbers))
+    for begin in range(host * size, host * size + len(plan), batch_size):
+        numbers = np.arange(begin, begin + size)
+        mask = (numbers < len(plan)).astype(np.float32)
+        numbers = np.minimum(numbers, len(plan) - 1).tolist()
         rows = [examples.fixed(*plan[n], number=n) for n in numbers]
         yield {name: np.stack([row[name] for row in rows]) for name in rows[0]} | {"mask": mask}
 

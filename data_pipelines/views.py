@@ -2,8 +2,12 @@
 
 A view knows its records, how to draw a random example from one of them (`draw`), and the fixed
 examples of the evaluation (`plan`, `fixed`). It holds no state that changes what it gives.
+
+Views of codes can also be `resident`: all their records become a few arrays, which a device may
+hold, and examples hold numbers of their rows; `source` tells of which array a field is.
 """
 
+import copy
 import functools
 import math
 from fractions import Fraction
@@ -63,11 +67,27 @@ class Swaps(Images):
 
     kind = "swaps"
 
+    def __init__(self, config, split):
+        super().__init__(config, split)
+        self.read = self.records.__getitem__
+
     def draw(self, index, rng):
-        return self.records[index]
+        return self.read(index)
 
     def fixed(self, index, seed=None, number=None):
-        return self.records[index]
+        return self.read(index)
+
+    def resident(self):
+        """({field: all records' values [n ...]}, view whose examples are numbers of records)."""
+        rows = [self.records[i] for i in range(len(self))]
+        arrays = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+        view = copy.copy(self)
+        view.read = functools.partial(dict.fromkeys, list(arrays))
+        return arrays, view
+
+    def source(self, field):
+        """Name of the array of `resident` that a field's rows are of."""
+        return field
 
 
 class _Clips:
@@ -75,22 +95,41 @@ class _Clips:
 
     kind = "codes"
 
-    def __init__(self, config, split):
-        self.config, self.split = dict(config), split
+    def __init__(self, config, split, lengths=None):
+        """lengths: {array of `resident`: rows of each clip}, of a view whose examples are rows."""
+        self.config, self.split, self.lengths = dict(config), split, lengths
         self.records = records.source(config["root"], self.kind, split)
         # An example takes 5 of a clip's 250 frames, so decoded clips are worth keeping.
         keep = self.records.nbytes <= KEEP_BYTES
         self.read = functools.cache(self.records.__getitem__) if keep else self.records.__getitem__
+        self.sound = np.float32
+        if lengths:
+            self.read, self.sound = _Numbers(lengths), np.int32
         self.window = config.get("window", 5)
         self.context = config.get("context", 5)
         self.eval_examples = config.get("eval_examples", 256)
         self.eval_windows = config.get("eval_windows", 4)
 
     def __reduce__(self):  # a worker process opens and keeps its own
-        return type(self), (self.config, self.split)
+        return type(self), (self.config, self.split, self.lengths)
 
     def __len__(self):
         return len(self.records)
+
+    def resident(self):
+        """({codes, features: all clips' rows one after the other}, view of numbers of these rows).
+
+        codes uint16 [n h w], features float16 [2n d].
+        """
+        clips = [self.records[i] for i in range(len(self))]
+        parts = {name: [clip[name] for clip in clips] for name in ("codes", "features")}
+        lengths = {name: [len(part) for part in own] for name, own in parts.items()}
+        arrays = {name: np.concatenate(own) for name, own in parts.items()}
+        return arrays, type(self)(self.config, self.split, lengths)
+
+    def source(self, field):
+        """Name of the array of `resident` that a field's rows are of; None: it is no row."""
+        return {"codes": "codes", "reference": "codes", "audio": "features"}.get(field)
 
     def check(self, batch_size):
         """Raises RecordError when the clips have fewer windows than a batch."""
@@ -150,15 +189,17 @@ class Pairs(_Clips):
             features, first = self._negative(index, clip, start, rng)
         return {
             "codes": clip["codes"][start : start + self.window],
-            "audio": _tokens(features, TOKENS * first, TOKENS * self.window),
+            "audio": _tokens(features, TOKENS * first, TOKENS * self.window).astype(self.sound),
             "label": np.float32(in_sync),
         }
 
     def _negative(self, index, clip, start, rng):
         last = min(len(clip["codes"]), len(clip["features"]) // TOKENS) - self.window
-        apart = [s for s in range(last + 1) if abs(s - start) >= APART]
-        if apart and (rng.random() < 0.5 or len(self) == 1):
-            return clip["features"], int(rng.choice(apart))
+        before = min(max(0, start - APART + 1), last + 1)  # how many starts are far enough
+        after = max(0, last - start - APART + 1)
+        if before + after > 0 and (rng.random() < 0.5 or len(self) == 1):
+            i = int(rng.integers(before + after))
+            return clip["features"], i if i < before else start + APART + i - before
         if len(self) == 1:
             raise records.RecordError(
                 f"{clip['name']} is the only clip of {self.records.split} and too short for sound"
@@ -194,11 +235,12 @@ class Windows(_Clips):
         return clip, self.start(clip, rng, before=around, after=around)
 
     def _example(self, clip, start, reference):
-        sound = (clip["features"], Fraction(FPS), self.window, self.context)
+        features = clip["features"]
+        sound = (len(features), Fraction(FPS), self.window, self.context)
         return {
             "codes": clip["codes"][start : start + self.window],
             "reference": clip["codes"][reference],
-            "audio": audio.context_windows(*sound, first=start),
+            "audio": features[audio.context_tokens(*sound, first=start)].astype(self.sound),
         }
 
 
@@ -206,9 +248,23 @@ VIEWS = {"images": Images, "pairs": Pairs, "windows": Windows, "swaps": Swaps}
 
 
 def _tokens(features, first, count):
-    """features [n d] -> float32 [count d] from token `first` on, edges repeated."""
-    index = np.clip(np.arange(first, first + count), 0, len(features) - 1)
-    return features[index].astype(np.float32)
+    """features [n ...] -> [count ...] from token `first` on, edges repeated."""
+    return features.take(np.arange(first, first + count), axis=0, mode="clip")
+
+
+class _Numbers:
+    """Clip i as the numbers of its rows among those of all clips."""
+
+    def __init__(self, lengths):
+        self.ends = {name: np.cumsum(own) for name, own in lengths.items()}
+        self.lengths = lengths
+
+    def __call__(self, i):
+        rows = {
+            name: np.arange(ends[i] - self.lengths[name][i], ends[i], dtype=np.int32)
+            for name, ends in self.ends.items()
+        }
+        return rows | {"name": f"number {i}"}
 
 
 def _too_few(source, n, what, batch_size):

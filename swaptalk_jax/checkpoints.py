@@ -5,13 +5,20 @@ resume) and, once it has ended, `params.safetensors` with the `config.json` that
 later stages and export read).
 """
 
+import collections
+import contextlib
+import gc
 import hashlib
 import json
+import logging
+import sys
+import time
 from pathlib import Path
 
 import jax
 import numpy as np
 from flax import traverse_util
+from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
@@ -40,7 +47,7 @@ class Checkpoints:
         )
 
     def latest(self):
-        """Step of the newest whole checkpoint, or None."""
+        """Step of the newest finished checkpoint, or None."""
         newest = self.checkpointer.latest
         return None if newest is None else newest.step
 
@@ -49,15 +56,50 @@ class Checkpoints:
         if self.latest() != step:
             self.checkpointer.save_async(step, state)
 
-    def restore(self, step, like):
-        """The state of a step, laid out like `like` (ShapeDtypeStructs with shardings)."""
-        try:
-            return self.checkpointer.load(step, like)
-        except (ValueError, KeyError) as error:
-            raise CheckpointError(
-                f"{self.checkpointer.directory}: step {step} does not fit this config "
-                f"({str(error).splitlines()[0][:200]}); use another --config.workdir or delete it"
-            ) from error
+    def restore(self, like):
+        """(step, state) of the newest whole checkpoint; (0, None) where there is none.
+
+        like: ShapeDtypeStructs with shardings, by which the state is laid out, on whatever devices
+        it was saved. One that was cut short (a full disk, a copy) is told of, moved to
+        `<workdir>/broken`, and the next older one taken. Raises CheckpointError where a checkpoint
+        is whole but of another config.
+        """
+        for step in sorted((found.step for found in self.checkpointer.checkpoints), reverse=True):
+            state = self._load(step, like)
+            if state is not None:
+                return step, state
+            self._set_aside(step)
+        return 0, None
+
+    def _load(self, step, like):
+        """The state of a step on all hosts, or None on all of them."""
+        state, error = None, None
+        with _hushed():
+            try:
+                known = _shapes(self.checkpointer.metadata(step).metadata)
+                if known and known != _shapes(like):  # nothing is known where files are missing
+                    raise CheckpointError(
+                        f"{self.checkpointer.directory}: step {step} does not fit this config; use "
+                        "another --config.workdir or delete it"
+                    )
+                state = self.checkpointer.load(step, like)
+            except CheckpointError:
+                raise
+            except Exception as reason:  # Orbax, TensorStore and JSON have no common one
+                error = reason
+        if multihost_utils.process_allgather(np.array(error is None)).all():
+            return state
+        told = " ".join(str(error or "another host could not read it").split())[:200]
+        print(f"{self.checkpointer.directory}: step {step} is not whole, skipped ({told})")
+        return None
+
+    def _set_aside(self, step):
+        if jax.process_index() == 0:
+            broken = self.checkpointer.directory.parent / "broken"
+            broken.mkdir(exist_ok=True)
+            (self.checkpointer.directory / str(step)).rename(broken / f"{step}-{time.time_ns()}")
+        multihost_utils.sync_global_devices("a broken checkpoint is set aside")
+        self.checkpointer.reload()
 
     def close(self):
         """Waits for saves under way."""
@@ -66,7 +108,7 @@ class Checkpoints:
 
 
 def save_network(folder, params, config):
-    """Writes params (nested dict of arrays) and config (dict) as a finished network."""
+    """Writes params (nested dict of arrays, whole on this host) and config (dict)."""
     flat = traverse_util.flatten_dict(jax.tree.map(np.asarray, params), sep="/")
     writer.replace(Path(folder) / CONFIG, json.dumps(config, indent=1).encode())
     # The parameters come last: where they stand, the network is whole.
@@ -100,9 +142,39 @@ def claim(workdir, config):
     return plain
 
 
-def described(shapes, sharding):
-    """ShapeDtypeStructs of a state, laid out by one sharding."""
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes)
+def described(shapes, layout):
+    """ShapeDtypeStructs of a state, laid out by a tree of shardings of its form."""
+    return jax.tree.map(
+        lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+        shapes,
+        layout,
+    )
+
+
+def _shapes(tree):
+    """How many arrays of each shape and dtype."""
+    arrays = [x for x in jax.tree.leaves(tree) if hasattr(x, "shape")]
+    return collections.Counter((tuple(x.shape), str(x.dtype)) for x in arrays)
+
+
+@contextlib.contextmanager
+def _hushed():
+    """Without the pages of tracebacks that Orbax leaves behind where a file is cut short.
+
+    The error itself is raised all the same; these come from tasks that nobody waits for.
+    """
+    loggers = [logging.getLogger(name) for name in ("asyncio", "absl")]
+    levels, hook = [logger.level for logger in loggers], sys.unraisablehook
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    sys.unraisablehook = lambda _: None
+    try:
+        yield
+        gc.collect()
+    finally:
+        sys.unraisablehook = hook
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def load_config(folder, name=CONFIG):

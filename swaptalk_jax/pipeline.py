@@ -40,7 +40,7 @@ class SwapTalk:
         self._params = jax.device_put(params)
         networks = self.config.get("networks", {})  # those that are not our own
         self._models = {
-            name: frozen.build(name, fields, networks.get(name), dtype)
+            name: frozen.build(name, fields, networks.get(name), dtype=dtype)
             for name, fields in self.config["model"].items()
         }
         self._jitted = {}

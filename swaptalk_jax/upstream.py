@@ -2,11 +2,12 @@
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from data_pipelines import records
 from data_pipelines.views import VIEWS
-from swaptalk_jax import checkpoints, speech
+from swaptalk_jax import checkpoints, processes, progress, speech
 
 
 def prepare(config, *more):
@@ -14,13 +15,20 @@ def prepare(config, *more):
 
     Each need is {path, command}: the path whose presence tells, and the command that makes it.
     Commands run in this folder with this Python. Where config.build_upstream is not set, the first
-    missing path ends the program with the command that makes it.
+    missing path ends the program with the command that makes it. Of several processes the first one
+    builds, the others wait for the paths to appear.
     """
     for need in (*_chosen(config), *more):
         if Path(need["path"]).exists():
             continue
         if not config.build_upstream:
-            raise SystemExit(f"{need['path']} is missing; make it first:\n  {need['command']}")
+            raise progress.RunError(
+                f"{need['path']} is missing; make it first:\n  {need['command']}"
+            )
+        if config.distributed and processes.index() > 0:
+            while not Path(need["path"]).exists():
+                time.sleep(1.0)
+            continue
         print(f"[{config.stage}] {need['path']} is missing, so first:", flush=True)
         print(f"  $ {need['command']}", flush=True)
         done = subprocess.run([sys.executable, *need["command"].split()[1:]])

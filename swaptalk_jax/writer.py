@@ -1,13 +1,14 @@
 """What a run leaves to look at: metrics.jsonl, TensorBoard files and picture grids."""
 
 import json
-import os
 from pathlib import Path
 
 import cv2
 import jax
 import numpy as np
 from tensorboardX import SummaryWriter
+
+from data_pipelines import files
 
 
 class Writer:
@@ -28,6 +29,7 @@ class Writer:
         kept = [line for line in lines if _step(line) is not None and _step(line) <= start]
         replace(path, "".join(f"{line}\n" for line in kept).encode())
         self.lines = path.open("a")
+        self.speeds = (self.workdir / "speed.jsonl").open("a")
         self.board = SummaryWriter(str(self.workdir / "tensorboard"), purge_step=start + 1)
 
     def scalars(self, step, values):
@@ -38,6 +40,20 @@ class Writer:
         self.lines.flush()
         for name, value in values.items():
             self.board.add_scalar(name, value, step)
+
+    def speed(self, step, values):
+        """How fast steps went: to speed.jsonl, as metrics.jsonl is the same in every run."""
+        if not self.active or not values:
+            return
+        self.speeds.write(json.dumps({"step": step, **values}) + "\n")
+        self.speeds.flush()
+        for name, value in values.items():
+            self.board.add_scalar(f"speed/{name}", value, step)
+
+    def histogram(self, step, name, values):
+        """TensorBoard's histogram of an array's values."""
+        if self.active:
+            self.board.add_histogram(name, np.asarray(values).reshape(-1), step)
 
     def picture(self, step, name, grid):
         """A grid uint8 [h w 3] as pictures/<name>_<step>.png and into TensorBoard."""
@@ -50,7 +66,35 @@ class Writer:
         """Flushes everything."""
         if self.active:
             self.lines.close()
+            self.speeds.close()
             self.board.close()
+
+
+class Trace:
+    """jax.profiler's trace of the steps that the config asks for, in <workdir>/profile.
+
+    every: config.train. Open it with TensorBoard's profile plugin, xprof or Perfetto.
+    """
+
+    def __init__(self, workdir, every):
+        self.folder, self.first = Path(workdir) / "profile", every.profile_step
+        self.end = self.first + every.profile_steps if self.first else 0
+        self.on = False
+
+    def at(self, step):
+        """Starts before the first of the steps, stops after the last."""
+        if self.end and step == self.first:
+            jax.profiler.start_trace(str(self.folder))
+            self.on = True
+        elif step == self.end:
+            self.close()
+
+    def close(self):
+        """Stops, if it is on."""
+        if self.on:
+            jax.profiler.stop_trace()
+            self.on = False
+            print(f"profile of steps {self.first} to {self.end - 1}: {self.folder}", flush=True)
 
 
 def _step(line):
@@ -65,9 +109,8 @@ def replace(path, data):
     """Writes bytes to `path` whole or not at all; concurrent writers never share a file."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.write_bytes(data)
-    os.replace(part, path)
+    with files.replacing(path) as part:
+        part.write_bytes(data)
 
 
 def save_picture(path, image):

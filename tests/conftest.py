@@ -1,10 +1,14 @@
 """What several test files share."""
 
+import signal
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# Shells start what runs in the background deaf to Ctrl-C; all that tests start would be deaf too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -201,6 +201,6 @@ def test_shared_speech_is_read(shared_data):
     sound, rate = read_audio(shared_data / "speech" / "whisper__tests_jfk.flac")
     assert (len(sound), rate) == (176000, 16000)
     features = log_mel(sound)
-    assert features.min() >= -1 and 0.5 < features.max() < 2
+    assert features.min() > -1 - 1e-6 and 0.5 < features.max() < 2
     muted = next((shared_data / "edge").glob("*d18.mp4"))
     assert np.isfinite(log_mel(read_audio(muted)[0])).all()

@@ -113,10 +113,12 @@ def test_shapes_are_as_declared(root, view):
 def test_a_restart_is_a_slice_and_hosts_share_the_batch(root, view):
     whole = batches(root, view, 6)
     assert_same(batches(root, view, 2, step=4), whole[4:])
-    hosts = [batches(root, view, 6, hosts=2, host=h) for h in (0, 1)]
-    for h in (0, 1):
-        part = [{name: value[h::2] for name, value in batch.items()} for batch in whole]
-        assert_same(hosts[h], part)
+    for hosts in (2, 4):
+        parts = [batches(root, view, 6, hosts=hosts, host=h) for h in range(hosts)]
+        rows = zip(*parts, strict=True)  # blocks in the order of hosts are the batch of one host
+        joined = [{k: np.concatenate([part[k] for part in row]) for k in row[0]} for row in rows]
+        assert_same(joined, whole)
+        assert_same(batches(root, view, 2, step=4, hosts=hosts, host=1), parts[1][4:])
 
 
 def test_workers_do_not_change_the_batches(root):
@@ -174,9 +176,9 @@ def test_evaluation_is_fixed_whatever_the_batch(root, view, hosts):
         rows = []
         parts = [loader.evaluation(config, "train", view, size, 3, hosts, h) for h in range(hosts)]
         for step in zip(*parts, strict=True):  # all hosts have the same number of batches
-            for i in range(size // hosts):
-                rows += [{k: v[i] for k, v in batch.items()} for batch in step]
-                assert all(len(batch["mask"]) == size // hosts for batch in step)
+            for batch in step:
+                assert len(batch["mask"]) == size // hosts
+                rows += [{k: v[i] for k, v in batch.items()} for i in range(size // hosts)]
         return [row for row in rows if row["mask"]]
 
     once = examples(1, 1)

@@ -236,8 +236,9 @@ def test_straight_through_reaches_the_encoder_and_not_the_codebooks():
     assert np.abs(codebook).max() == 0
 
 
-def test_remat_leaves_the_parameter_tree_as_it_is():
-    network, inputs = TINY["vqgan"]
+@pytest.mark.parametrize("name", ["vqgan", "recogniser", "expert", "swap", "unet"])
+def test_remat_leaves_the_parameter_tree_as_it_is(name):
+    network, inputs = TINY[name]
     again = network.clone(remat=True)
     trees = [jax.eval_shape(net.init, jax.random.key(0), *inputs) for net in (network, again)]
     assert trees[0] == trees[1]

@@ -230,7 +230,12 @@ def test_the_perceptual_loss_is_the_installed_networks_distance_or_that_of_edges
     )
     with_network = stage(tmp_path, perceptual=str(tmp_path / "stlpips"))
     nets = with_network.load_frozen()
-    found = jax.jit(with_network.difference)(nets, image, result)
     distance = jax.jit(functools.partial(VGG16Features(**fields).apply, method="distance"))
-    assert float(found) == pytest.approx(float(distance({"params": params}, image, result).mean()))
+    each = distance({"params": params}, image, result)
+    only = {"perceptual": 1.0, "perceptual_examples": 0, "edges": 0.0}
+    both = {"perceptual": 0.5, "perceptual_examples": 1, "edges": 2.0}
+    for weights, expected in ((only, each.mean()), (both, 0.5 * each[0] + 2.0 * edges)):
+        with_network.config.loss.update(weights)
+        found = jax.jit(lambda *x: with_network.difference(*x))(nets, image, result)
+        assert float(found) == pytest.approx(float(expected))
     assert found != pytest.approx(float(edges))

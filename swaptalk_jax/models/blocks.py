@@ -10,6 +10,14 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 
+def remat(module, wanted):
+    """The module's class; `wanted`: one that computes its activations again on the way back.
+
+    Give its instances names, as such a class has another one, and parameters are named by it.
+    """
+    return nn.remat(module) if wanted else module
+
+
 def group_count(channels):
     """Groups for GroupNorm: 32 from 128 channels on, fewer below so that a group keeps 4 channels.
 

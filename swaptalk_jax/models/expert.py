@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from swaptalk_jax.models.blocks import Downsample, Norm, ResidualBlock
+from swaptalk_jax.models.blocks import Downsample, Norm, ResidualBlock, remat
 
 
 class VideoEncoder(nn.Module):
@@ -22,6 +22,7 @@ class VideoEncoder(nn.Module):
     width: int
     multipliers: tuple[int, ...]
     embed_dim: int
+    remat: bool
     dtype: jnp.dtype
 
     @nn.compact
@@ -30,11 +31,12 @@ class VideoEncoder(nn.Module):
         x = nn.Dense(self.width, dtype=self.dtype, name="frame")(lower)
         x = jnp.moveaxis(x, 1, 3).reshape(b, h, w, t * self.width)
         x = nn.Dense(self.width * self.multipliers[0], dtype=self.dtype, name="frames")(x)
+        block = remat(ResidualBlock, self.remat)
         for level, multiplier in enumerate(self.multipliers):
             channels = self.width * multiplier
             if level > 0:
                 x = Downsample(channels, self.dtype, name=f"level{level}_down")(x)
-            x = ResidualBlock(channels, dtype=self.dtype, name=f"level{level}_block")(x)
+            x = block(channels, dtype=self.dtype, name=f"level{level}_block")(x)
         x = nn.swish(Norm(self.dtype, name="norm_out")(x)).reshape(b, -1)
         return nn.Dense(self.embed_dim, dtype=jnp.float32, name="embedding")(x)
 
@@ -65,6 +67,7 @@ class LipExpert(nn.Module):
     Both are non-negative with L2 norm 1, so their dot product is the cosine, in [0, 1]. A feature
     that is all zero stays zero (with zero gradient) instead of becoming NaN.
     t, h, w and n are fixed at initialisation; h and w must be divisible by 2 ** (levels - 1).
+    remat: recompute the activations of each block of lips in the backward pass.
     """
 
     width: int = 128
@@ -72,12 +75,13 @@ class LipExpert(nn.Module):
     audio_width: int = 512
     audio_blocks: int = 2
     embed_dim: int = 512
+    remat: bool = False
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, lower, audio):
         video = VideoEncoder(
-            self.width, self.multipliers, self.embed_dim, self.dtype, name="video"
+            self.width, self.multipliers, self.embed_dim, self.remat, self.dtype, name="video"
         )(lower)
         audio = AudioEncoder(
             self.audio_width, self.audio_blocks, self.embed_dim, self.dtype, name="audio"

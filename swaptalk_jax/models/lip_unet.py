@@ -7,7 +7,7 @@ lower half-face that says it.
 import flax.linen as nn
 import jax.numpy as jnp
 
-from swaptalk_jax.models.blocks import Downsample, Norm, ResidualBlock, Upsample
+from swaptalk_jax.models.blocks import Downsample, Norm, ResidualBlock, Upsample, remat
 
 
 class TransformerBlock(nn.Module):
@@ -59,6 +59,7 @@ class LipUNet(nn.Module):
     residual: the output is x (1 + scale) + shift with scale and shift [b h w embed_dim] from the
         last convolution, which starts at zero (chosen): training starts at "leave the lips as they
         are", and a cell is replaced by scale = -1 whatever was there. Needs d == embed_dim.
+    remat: recompute the activations of each block in the backward pass.
     """
 
     width: int = 192
@@ -69,6 +70,7 @@ class LipUNet(nn.Module):
     context_width: int = 512
     embed_dim: int = 256
     residual: bool = True
+    remat: bool = False
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
@@ -78,7 +80,7 @@ class LipUNet(nn.Module):
         x, skips = self._down(x, context)
         channels = x.shape[-1]
         x = self._block(channels, "middle_block0")(x)
-        x = TransformerBlock(self.heads, self.dtype, name="middle_transformer")(x, context)
+        x = self._transformer("middle_transformer")(x, context)
         x = self._block(channels, "middle_block1")(x)
         x = self._up(x, skips, context)
         x = nn.swish(Norm(self.dtype, name="norm_out")(x))
@@ -103,7 +105,11 @@ class LipUNet(nn.Module):
         return nn.LayerNorm(dtype=self.dtype, name="audio_norm")(tokens + position)
 
     def _block(self, channels, name):
-        return ResidualBlock(channels, zero_init=True, dtype=self.dtype, name=name)
+        block = remat(ResidualBlock, self.remat)
+        return block(channels, zero_init=True, dtype=self.dtype, name=name)
+
+    def _transformer(self, name):
+        return remat(TransformerBlock, self.remat)(self.heads, self.dtype, name=name)
 
     def _down(self, x, context):
         """-> (x of the deepest level, one skip for conv_in and for each block and downsampling)."""
@@ -114,7 +120,7 @@ class LipUNet(nn.Module):
                 x = self._block(channels, f"down{level}_block{i}")(x)
                 if level in self.attention_levels:
                     name = f"down{level}_transformer{i}"
-                    x = TransformerBlock(self.heads, self.dtype, name=name)(x, context)
+                    x = self._transformer(name)(x, context)
                 skips.append(x)
             if level < len(self.multipliers) - 1:
                 x = Downsample(channels, self.dtype, name=f"down{level}_downsample")(x)
@@ -130,7 +136,7 @@ class LipUNet(nn.Module):
                 x = self._block(channels, f"up{level}_block{i}")(x)
                 if level in self.attention_levels:
                     name = f"up{level}_transformer{i}"
-                    x = TransformerBlock(self.heads, self.dtype, name=name)(x, context)
+                    x = self._transformer(name)(x, context)
             if level > 0:
                 x = Upsample(channels, self.dtype, name=f"up{level}_upsample")(x)
         return x

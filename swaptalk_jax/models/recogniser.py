@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from swaptalk_jax.models.blocks import Norm
+from swaptalk_jax.models.blocks import Norm, remat
 
 
 class ImprovedUnit(nn.Module):
@@ -44,6 +44,7 @@ class Recogniser(nn.Module):
     `input_size`, since a recogniser should not look at hair and background. The default is about
     what ArcFace's alignment shows: eyes are .25 of the side apart in FFHQ crops, .31 in ArcFace's.
     Each stage halves the grid; `input_size` should be at least 2 ** (len(stages) + 1).
+    remat: recompute the activations of each unit in the backward pass.
     """
 
     stages: tuple[int, ...] = (3, 4, 14, 3)
@@ -51,6 +52,7 @@ class Recogniser(nn.Module):
     embed_dim: int = 512
     input_size: int = 112
     box: tuple[float, float, float, float] = (0.1, 0.1, 0.9, 0.9)
+    remat: bool = False
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
@@ -60,9 +62,10 @@ class Recogniser(nn.Module):
         x = nn.PReLU(negative_slope_init=0.25, name="stem_prelu")(
             Norm(self.dtype, name="stem_norm")(x)
         )
+        unit_type = remat(ImprovedUnit, self.remat)
         for stage, units in enumerate(self.stages):
             for unit in range(units):
-                x = ImprovedUnit(
+                x = unit_type(
                     self.width * 2**stage,
                     stride=2 if unit == 0 else 1,
                     dtype=self.dtype,

@@ -3,6 +3,8 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
+from swaptalk_jax.models.blocks import remat
+
 
 def sine_cosine(rng, shape):
     """Start of a learned position embedding [h w width]: sines and cosines of y and of x.
@@ -68,6 +70,7 @@ class SwapTransformer(nn.Module):
     residual: the output is target x (1 + a) + source x b + c, cell by cell, with a, b and c
         [b h w embed_dim] from the last layer (starting at zero) in place of c alone: what stays is
         not drawn anew, what comes from the same place of the source keeps its detail (chosen).
+    remat: recompute the activations of each block in the backward pass.
     Raises ValueError where the inputs are not of the size `grid` = (h, w).
     """
 
@@ -78,6 +81,7 @@ class SwapTransformer(nn.Module):
     embed_dim: int = 256
     grid: tuple[int, int] = (32, 32)
     residual: bool = False
+    remat: bool = False
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
@@ -95,10 +99,11 @@ class SwapTransformer(nn.Module):
         linear = nn.Dense(self.width, dtype=self.dtype, name="linear_in")
         asked = (linear(target.reshape(b, h * w, d)) + position + semantic[1]).astype(self.dtype)
         known = (linear(source.reshape(b, h * w, d)) + position + semantic[0]).astype(self.dtype)
+        block = remat(CrossAttentionBlock, self.remat)
         for i in range(self.blocks):
-            asked = CrossAttentionBlock(
-                self.width, self.heads, self.ffn_width, self.dtype, name=f"block{i}"
-            )(asked, known)
+            asked = block(self.width, self.heads, self.ffn_width, self.dtype, name=f"block{i}")(
+                asked, known
+            )
         if not self.residual:
             x = nn.Dense(self.embed_dim, dtype=jnp.float32, name="linear_out")(asked)
             return x.reshape(b, h, w, self.embed_dim)

@@ -9,7 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from swaptalk_jax.models.blocks import Downsample, Norm, ResidualBlock, SelfAttention, Upsample
+from swaptalk_jax.models.blocks import (
+    Downsample,
+    Norm,
+    ResidualBlock,
+    SelfAttention,
+    Upsample,
+    remat,
+)
 
 
 def halves(x):
@@ -56,9 +63,8 @@ class Encoder(nn.Module):
 
     @nn.compact
     def __call__(self, image):
-        # Every block is named, so that `remat` (which renames classes) leaves the tree as it is.
-        block = nn.remat(ResidualBlock) if self.remat else ResidualBlock
-        attention = nn.remat(SelfAttention) if self.remat else SelfAttention
+        block = remat(ResidualBlock, self.remat)
+        attention = remat(SelfAttention, self.remat)
         x = nn.Conv(self.width, (3, 3), dtype=self.dtype, name="from_rgb")(image)
         for level, multiplier in enumerate(self.multipliers):
             channels = self.width * multiplier
@@ -90,8 +96,8 @@ class Decoder(nn.Module):
 
     @nn.compact
     def __call__(self, z):
-        block = nn.remat(ResidualBlock) if self.remat else ResidualBlock
-        attention = nn.remat(SelfAttention) if self.remat else SelfAttention
+        block = remat(ResidualBlock, self.remat)
+        attention = remat(SelfAttention, self.remat)
         channels = self.width * self.multipliers[-1]
         x = nn.Conv(channels, (3, 3), dtype=self.dtype, name="from_z")(z)
         x = block(channels, dtype=self.dtype, name="middle_block0")(x)

@@ -9,6 +9,8 @@
 - `evaluate(params, frozen, batch) -> {name: per-example values [b]}`: the loop applies
   `batch["mask"]` and averages.
 - `pictures(params, frozen, batch) -> rows of images`: a sample grid for the log.
+- `histograms(params, frozen, batch) -> {name: array}`: what TensorBoard draws the spread of.
+- `averaged(params) -> some of params`: whose running averages are kept, see config.train.ema.
 """
 
 import importlib
@@ -28,13 +30,17 @@ class Stage:
         self.config = config
         self.dtype = backend.compute_dtype(config.precision)
 
-    def build(self, network, name):
-        """The network with the numbers of config.model[name]."""
-        return network(**self.config.model[name], dtype=self.dtype)
+    def build(self, name):
+        """The network of this name with the numbers of config.model[name]."""
+        return frozen.build(name, self.config.model[name], None, self.config.remat, self.dtype)
 
     def frozen(self, name):
         """The frozen network that config.frozen[name] holds."""
-        return frozen.Network(self.config.frozen[name], name, self.dtype)
+        return frozen.Network(self.config.frozen[name], name, self.dtype, self.config.remat)
+
+    def averaged(self, params):
+        """The parameters whose running averages are kept, see config.train.ema."""
+        return {name: params[name] for name in self.config.model if name != "discriminator"}
 
     def start(self, params):
         """Nothing but what `init` made."""
@@ -53,6 +59,11 @@ class Stage:
         """No pictures."""
         del params, frozen, batch
         return None
+
+    def histograms(self, params, frozen, batch):
+        """None."""
+        del params, frozen, batch
+        return {}
 
 
 def make(config):

@@ -3,7 +3,6 @@
 import jax.numpy as jnp
 
 from swaptalk_jax import losses
-from swaptalk_jax.models.expert import LipExpert
 from swaptalk_jax.models.vqgan import halves
 from swaptalk_jax.stages import Stage
 
@@ -15,7 +14,7 @@ class ExpertStage(Stage):
 
     def __init__(self, config):
         super().__init__(config)
-        self.expert = self.build(LipExpert, "expert")
+        self.expert = self.build("expert")
         self.vqgan = self.frozen("vqgan")
 
     def load_frozen(self):

@@ -5,7 +5,6 @@ import jax.numpy as jnp
 
 from data_pipelines import records
 from swaptalk_jax import losses
-from swaptalk_jax.models.recogniser import Recogniser
 from swaptalk_jax.stages import Stage
 from swaptalk_jax.stages.images import augment, to_float
 
@@ -17,7 +16,7 @@ class IdentityStage(Stage):
 
     def __init__(self, config):
         super().__init__(config)
-        self.recogniser = self.build(Recogniser, "recogniser")
+        self.recogniser = self.build("recogniser")
         self.classes = len(records.metadata(config.data.root, "frames")["identities"])
 
     def init(self, rng, batch):

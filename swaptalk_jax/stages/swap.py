@@ -3,7 +3,6 @@
 import jax.numpy as jnp
 
 from swaptalk_jax import losses
-from swaptalk_jax.models.swap import SwapTransformer
 from swaptalk_jax.stages import Stage
 
 
@@ -14,7 +13,7 @@ class SwapStage(Stage):
 
     def __init__(self, config):
         super().__init__(config)
-        self.swap = self.build(SwapTransformer, "swap")
+        self.swap = self.build("swap")
         self.vqgan = self.frozen("vqgan")
         self.recogniser = self.frozen("recogniser")
 

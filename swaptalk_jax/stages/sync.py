@@ -5,9 +5,7 @@ import jax.numpy as jnp
 
 from data_pipelines import align
 from swaptalk_jax import losses
-from swaptalk_jax.models.lip_unet import LipUNet
 from swaptalk_jax.models.vqgan import halves, join
-from swaptalk_jax.models.warp import FaceWarp
 from swaptalk_jax.stages import Stage
 
 
@@ -18,8 +16,8 @@ class SyncStage(Stage):
 
     def __init__(self, config):
         super().__init__(config)
-        self.warp = self.build(FaceWarp, "warp")
-        self.unet = self.build(LipUNet, "unet")
+        self.warp = self.build("warp")
+        self.unet = self.build("unet")
         self.vqgan = self.frozen("vqgan")
         self.expert = self.frozen("expert")
 

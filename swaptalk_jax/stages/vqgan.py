@@ -6,8 +6,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from data_pipelines import align
 from swaptalk_jax import checkpoints, losses
-from swaptalk_jax.models.discriminator import PatchDiscriminator
-from swaptalk_jax.models.vqgan import VQGAN, halves
+from swaptalk_jax.models.vqgan import halves
 from swaptalk_jax.stages import Stage
 from swaptalk_jax.stages.images import to_float
 
@@ -26,8 +25,8 @@ class VQGANStage(Stage):
 
     def __init__(self, config):
         super().__init__(config)
-        self.vqgan = self.build(VQGAN, "vqgan")
-        self.discriminator = self.build(PatchDiscriminator, "discriminator")
+        self.vqgan = self.build("vqgan")
+        self.discriminator = self.build("discriminator")
         self.recogniser = self.frozen("recogniser")
         self.perceptual = self.frozen("perceptual") if config.frozen.perceptual else None
 
@@ -84,11 +83,19 @@ class VQGANStage(Stage):
         return networks
 
     def difference(self, nets, image, result):
-        """How different images look, a scalar: edge maps stand in for a perceptual network."""
-        if self.perceptual:
-            distance = self.perceptual.apply(nets["perceptual"], image, result, method="distance")
-            return jnp.mean(distance)
-        return losses.feature_difference(losses.edge_maps(image), losses.edge_maps(result))
+        """How different images look, a scalar: a perceptual network's distance, and edge maps'.
+
+        Edge maps alone stand in where there is no such network. It sees the first
+        `perceptual_examples` of the batch (0: all).
+        """
+        c = self.config.loss
+        edges = losses.feature_difference(losses.edge_maps(image), losses.edge_maps(result))
+        if not self.perceptual:
+            return edges
+        few = slice(c.perceptual_examples or None)
+        pair = image[few], result[few]
+        distance = self.perceptual.apply(nets["perceptual"], *pair, method="distance")
+        return c.perceptual * jnp.mean(distance) + c.edges * edges
 
     def loss(self, params, nets, batch, rng, step):
         """Eq. 6; the discriminator's hinge loss is added behind stop-gradients."""
@@ -104,9 +111,7 @@ class VQGANStage(Stage):
         result = self.vqgan.apply(variables, hidden, straight, method="paint")
 
         def described(result):
-            return losses.reconstruction(image, result) + c.perceptual * self.difference(
-                nets, image, result
-            )
+            return losses.reconstruction(image, result) + self.difference(nets, image, result)
 
         to_codes, commitment = losses.codebook(z, z_q, c.beta)
         id_loss = jnp.mean(
@@ -125,10 +130,11 @@ class VQGANStage(Stage):
             lambda: self.adversarial(params, described, (hidden, straight), image, result),
             lambda: (0.0, {k: jnp.zeros(()) for k in ("loss/adv", "loss/disc", "adv_weight")}),
         )
-        for half in HALVES:
+        for half, part in zip(HALVES, halves(codes[..., None]), strict=True):
             metrics[f"codes_alive_{half}"] = jnp.mean(
                 params["code_age"][half] < c.restart_after, dtype=jnp.float32
             )
+            metrics[f"perplexity_{half}"] = perplexity(part, self.vqgan.codes)
         metrics |= details | {"psnr": jnp.mean(psnr(image, result))}
         return total + adversarial, (metrics, {"codes": codes, "z": stop(z)})
 
@@ -207,11 +213,26 @@ class VQGANStage(Stage):
         faces = [self.recogniser.apply(nets["recogniser"], x) for x in (image, result)]
         return {"psnr": psnr(image, result), "id_similarity": 1.0 - losses.identity(*faces)}
 
+    def histograms(self, params, nets, batch):
+        """Which codes a batch uses, and for how many steps each code has not been used."""
+        del nets
+        variables = {"params": params["vqgan"]}
+        z = self.vqgan.apply(variables, to_float(batch["image"]), method="encode")
+        codes = halves(self.vqgan.apply(variables, z, method="nearest")[..., None])
+        found = {f"codes/{half}": x for half, x in zip(HALVES, codes, strict=True)}
+        return found | {f"code_age/{half}": params["code_age"][half] for half in HALVES}
+
     def pictures(self, params, nets, batch):
         """Images above their reconstructions."""
         del nets
         image = to_float(batch["image"][:8])
         return [image, self.vqgan.apply({"params": params["vqgan"]}, image)[0]]
+
+
+def perplexity(codes, count):
+    """How many codes a batch uses, evenly used ones counted: exp of the entropy, 1 to `count`."""
+    share = jnp.bincount(codes.reshape(-1), length=count) / codes.size
+    return jnp.exp(jnp.sum(jax.scipy.special.entr(share)))
 
 
 def psnr(image, result):

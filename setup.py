@@ -53,6 +53,7 @@ setup(
         "configs",
         "data_pipelines",
         "swaptalk_jax",
+        "swaptalk_jax.costs",
         "swaptalk_jax.models",
         "swaptalk_jax.pretrained",
         "swaptalk_jax.stages",

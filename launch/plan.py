@@ -5,8 +5,8 @@
     python launch/plan.py --all --topology=v5e:2x2,v5p:2x2x1,v6e:2x2     # a table of all stages
 
 It needs a CPU, libtpu (`pip install 'jax[tpu]'`) and minutes, no data and no trained networks: all
-arrays are shapes (swaptalk_jax/abstract.py). TPU topologies: v4:2x2x1, v5e:16x16, v5p:4x4x4 ...;
-what is told of them is what the TPU's compiler says, times apart, which are bounds (costs.py).
+arrays are shapes (costs/abstract.py). TPU topologies: v4:2x2x1, v5e:16x16, v5p:4x4x4 ...;
+what is told of them is what the TPU's compiler says, times apart, which are bounds (costs/).
 `gpu:h100x8` (chips.py has the names) is an estimate: the CPU's compiler counts FLOPs and gradients
 as a GPU's would, but its memory and traffic are those of less fusion and of wider numbers.
 
@@ -27,8 +27,8 @@ from ml_collections import config_flags
 
 from configs import common
 from swaptalk_jax import backend, costs, sharding, stages
-from swaptalk_jax.abstract import Abstract
-from swaptalk_jax.targets import Target, target
+from swaptalk_jax.costs.abstract import Abstract
+from swaptalk_jax.costs.targets import Target, target
 
 GIB = 1 << 30
 

@@ -21,7 +21,8 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from data_pipelines import records
-from swaptalk_jax import backend, checkpoints, chips, processes, progress, scaling, upstream, writer
+from swaptalk_jax import backend, checkpoints, processes, progress, scaling, upstream, writer
+from swaptalk_jax.costs import chips
 from swaptalk_jax.run import Run
 
 

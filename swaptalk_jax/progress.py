@@ -8,7 +8,8 @@ import time
 import jax
 from absl import logging
 
-from swaptalk_jax import chips, diagnosis
+from swaptalk_jax import diagnosis
+from swaptalk_jax.costs import chips
 
 
 def quiet():

@@ -21,7 +21,8 @@ import jax
 import numpy as np
 
 from data_pipelines import markup
-from swaptalk_jax import chips, writer
+from swaptalk_jax import writer
+from swaptalk_jax.costs import chips
 from swaptalk_jax.run import Run
 
 SIMULATED = 8  # devices of a CPU

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from swaptalk_jax import chips, costs
+from swaptalk_jax import costs
+from swaptalk_jax.costs import chips
 
 ROOT = Path(__file__).resolve().parent.parent
 N, ROWS, WIDTH = 8, 64, 128  # devices; a global array [64, 128] of float32

@@ -11,8 +11,9 @@ import jax
 import pytest
 
 from data_pipelines import shapes
-from swaptalk_jax import chips, stages, targets
-from swaptalk_jax.abstract import Abstract
+from swaptalk_jax import stages
+from swaptalk_jax.costs import chips, targets
+from swaptalk_jax.costs.abstract import Abstract
 
 ROOT = Path(__file__).resolve().parent.parent
 GIB = 1 << 30

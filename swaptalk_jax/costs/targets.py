@@ -7,7 +7,7 @@ import os
 import jax
 from jax.experimental import topologies
 
-from swaptalk_jax import chips
+from swaptalk_jax.costs import chips
 
 LIBTPU = (
     "there is no libtpu here; it compiles for TPUs on a CPU machine too: pip install 'jax[tpu]'"

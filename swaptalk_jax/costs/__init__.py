@@ -13,7 +13,7 @@ import dataclasses
 import functools
 import re
 
-from swaptalk_jax import hlo
+from swaptalk_jax.costs import hlo
 
 COLLECTIVES = (
     "all-reduce",

@@ -1,6 +1,6 @@
 """Reads the text of XLA's optimised programs (HLO): computations, instructions, what they compute.
 
-Only what costs.py asks of it. The format is that of `compiled.as_text()`; XLA has no other stable
+Only what `costs` asks of it. The format is that of `compiled.as_text()`; XLA has no other stable
 way to tell how often a loop runs, what its collectives carry, or which arrays lie in fast memory.
 """
 

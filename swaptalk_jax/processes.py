@@ -7,6 +7,7 @@ same thing would happen again) and is not wanted after STOPPED (Ctrl-C).
 
 import contextlib
 import faulthandler
+import itertools
 import json
 import os
 import signal
@@ -108,6 +109,20 @@ def _from_environment():
 def index():
     """This process's index after join, 0 without; unlike jax.process_index starts no device."""
     return distributed.global_state.process_id
+
+
+def meet(seconds=3600.0):
+    """Waits for the other processes, where there are any, to come to the same call.
+
+    Before a first collective: there gloo gives its peers 30 s, and compiling may take one of them
+    longer than another. Raises jax.errors.JaxRuntimeError after `seconds`.
+    """
+    client = distributed.global_state.client
+    if client is not None:
+        client.wait_at_barrier(f"meeting {next(_MEETINGS)}", int(1000 * seconds))
+
+
+_MEETINGS = itertools.count()  # a barrier's name is good for one time
 
 
 def _leave(code, line):

@@ -12,6 +12,7 @@ from swaptalk_jax import (
     checkpoints,
     costs,
     optim,
+    processes,
     progress,
     resident,
     sharding,
@@ -110,7 +111,9 @@ class Run:
         where = (self.layout, self.everywhere)
         update = backend.jit(gathered, donate_argnums=0, out_shardings=where)
         self.step = update.lower(state, self.frozen, self.batches.held, self.rows).compile()
-        return time.perf_counter() - began
+        seconds = time.perf_counter() - began
+        processes.meet()
+        return seconds
 
     def update(self, state, batch):
         """(state, batch) -> (state, metrics); the state that went in is used up.

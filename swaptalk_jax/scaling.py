@@ -26,7 +26,7 @@ from swaptalk_jax.costs import chips
 from swaptalk_jax.run import Run
 
 SIMULATED = 8  # devices of a CPU
-PROCESSES = (1, 2, 4)  # of one device each
+PROCESSES = (2, 4)  # of one device each
 COMPARED = 3  # steps whose losses are compared
 # What a row may be off: losses by rounding (sums in another order), FLOPs by what a device does for
 # itself, bytes by the few numbers that metrics and running averages add to the gradients.

@@ -138,12 +138,19 @@ def _compare(found):
     """Adds to each row its efficiency, its shares of theory, and which checks failed."""
     alone = {row["kind"]: row for row in reversed(found) if row["devices"] == 1}
     alone["weak"] = alone.get("weak", alone["strong"])
+    # What a step costs whatever its batch, as Muon's matrix products do, every device computes.
+    (few, least), (many, most) = (
+        (alone[k]["batch"], alone[k]["flops"]) for k in ("weak", "strong")
+    )
+    each = (most - least) / (many - few) if many > few else most / many
+    constant = most - each * many
     for row in found:
         n, one = row["devices"], alone["strong"]
         first = alone[row["kind"]]
         ideal = first["seconds"] / n if row["kind"] == "strong" else first["seconds"]
         row["efficiency"] = ideal / row["seconds"]
-        row["flops_of_theory"] = row["flops"] * n / (one["flops"] * row["batch"] / one["batch"])
+        theory = constant + each * row["batch"] / n
+        row["flops_of_theory"] = row["flops"] / theory
         row["bytes_of_theory"] = row["bytes"] / row["gradient_bytes"] if n > 1 else None
         same = row["batch"] == one["batch"]
         gap = np.abs(np.array(row["losses"]) / one["losses"] - 1.0).max() if same else None
@@ -183,7 +190,7 @@ def _page(title, table, found, failed):
     """The plots and the table as one HTML document."""
     plots = [
         ("Efficiency of time", "efficiency"),
-        ("FLOPs of all devices, of theory", "flops_of_theory"),
+        ("FLOPs of a device, of theory", "flops_of_theory"),
         ("Collective bytes, of the gradients'", "bytes_of_theory"),
     ]
     cards = "".join(_plot(name, found, field) for name, field in plots)

@@ -50,6 +50,17 @@ def test_what_theory_does_not_say_is_named(changed, told):
     assert len(failed) == 1 and told in failed[0] and "8 devices" in failed[0]
 
 
+def test_what_a_step_costs_whatever_its_batch_is_no_failure():
+    rows = [row(n, kind) for kind in ("strong", "weak") for n in (1, 2, 4)]
+    for found in rows:
+        found["flops"] += 5e9  # Muon's
+    scaling._compare(rows)
+    assert [line for found in rows for line in found["failed"]] == []
+    rows[1]["flops"] = rows[0]["flops"]  # two devices that compute the same
+    scaling._compare(rows)
+    assert "FLOPs are 1.62 of theory" in rows[1]["failed"][0]
+
+
 def test_the_page_draws_all_rows_and_names_what_failed():
     failed, rows = failures(row(8, flops=16e9), row(4, "weak"), row(2, processes=2))
     page = scaling._page("sync:micro", scaling._table(rows, None), rows, failed)

@@ -52,7 +52,8 @@ class SwapStage(Stage):
         """Eq. 10; the identity terms on the first `id_examples` of the batch (0: on all).
 
         Decoding an example and its way back cost about what the transformer does (0.06 s each on
-        one core at 64 px), and an identity needs fewer examples than the proxy's codes do.
+        one core at 64 px), and an identity needs fewer examples than the proxy's codes do. For one
+        device: on several, a few examples have to be shared out anew.
         """
         del rng, step
         c = self.config.loss

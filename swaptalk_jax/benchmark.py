@@ -54,7 +54,8 @@ def measure(config, steps):
 
     jax.block_until_ready(step(batch))
     alone = seconds_each(lambda: step(batch), steps)
-    before, began = step(batch), time.perf_counter()
+    before = jax.block_until_ready(step(batch))
+    began = time.perf_counter()
     for _ in range(steps):
         metrics = step(next(stream))
         jax.block_until_ready(before)  # as training: one step is always queued

@@ -34,7 +34,7 @@ import grain
 import numpy as np
 from absl import flags
 
-from data_pipelines import views
+from data_pipelines import records, views
 
 PREFETCH = 4  # elements are whole batches: Grain's default of 500 would fill the memory
 # Readers in each process, else 1. Decoding of images releases the GIL; elsewhere a second reader
@@ -110,10 +110,13 @@ def resident(data_config: Mapping[str, Any], split: str, view: str) -> tuple[dic
     the batches has the rows, int32 of any shape [b ...]; None: the field holds values as ever.
 
     Raises:
-      ValueError: a view of images. records.RecordError: as `dataset`.
+      records.RecordError: a view of images; else as `dataset`.
     """
     if not hasattr(_view(view), "resident"):
-        raise ValueError(f"the view {view} has no resident data: only codes and features are small")
+        raise records.RecordError(
+            f"the view {view} has no resident data: only codes and features are small; leave out"
+            " --config.data.resident"
+        )
     return _view(view)(data_config, split).resident()
 
 

@@ -2,6 +2,17 @@
 
 from data_pipelines import shards
 
+# Metadata of small sets of codes and swaps.
+CODES = {
+    "size": 16,
+    "identities": ["ann", "bob"],
+    "fingerprint": "aaaa",
+    "grid": [4, 2],
+    "audio": "log_mel",
+    "audio_width": 3,
+    "embedding": 2,
+}
+
 
 def write(root, kind, metadata, splits, per_shard=None):
     """Writes {split: records} as a set, `per_shard` records in each shard (None: one shard)."""

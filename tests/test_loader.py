@@ -9,15 +9,7 @@ import record_sets
 from data_pipelines import loader, records
 
 CLIPS, FRAMES, WIDTH = 5, 20, 3
-METADATA = {
-    "size": 16,
-    "identities": ["ann", "bob"],
-    "fingerprint": "aaaa",
-    "grid": [4, 2],
-    "audio": "log_mel",
-    "audio_width": WIDTH,
-    "embedding": 2,
-}
+METADATA = record_sets.CODES | {"audio_width": WIDTH}
 VIEWS = ("images", "pairs", "windows", "swaps")
 
 

@@ -11,16 +11,6 @@ from conftest import ROOT
 
 from data_pipelines import loader
 
-METADATA = {
-    "size": 16,
-    "identities": ["ann", "bob"],
-    "fingerprint": "aaaa",
-    "grid": [4, 2],
-    "audio": "log_mel",
-    "audio_width": 3,
-    "embedding": 2,
-}
-
 COMPARE = """
 import itertools, sys, jax, numpy as np
 from ml_collections import ConfigDict
@@ -65,13 +55,13 @@ def root(tmp_path_factory):
         }
         for i, (frames, short) in enumerate([(20, 0), (7, 3), (5, 4), (31, 1), (12, 0)] * 2)
     ]
-    record_sets.write(root, "codes", METADATA, {"train": clips})
+    record_sets.write(root, "codes", record_sets.CODES, {"train": clips})
     swaps = []
     for i in range(11):
         grids = {k: rng.integers(0, 2**16, (4, 2)).astype(np.uint16) for k in SIDES}
         known = {f"id_{k}": rng.normal(size=2).astype(np.float32) for k in ("source", "result")}
         swaps.append(grids | known | {"source_identity": i, "target_identity": -i})
-    record_sets.write(root, "swaps", METADATA, {"train": swaps})
+    record_sets.write(root, "swaps", record_sets.CODES, {"train": swaps})
     return root
 
 

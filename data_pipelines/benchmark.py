@@ -1,12 +1,19 @@
-"""How fast a build is, beside a plain decode of the same files, and the memory it takes.
+"""How fast a build is, beside a plain decode of the same files, and the memory it takes; and how
+fast the loader makes batches.
 
     python -m data_pipelines.benchmark --source=videos/ --size=128 --copies=8
+    python -m data_pipelines.benchmark --loader --size=512
+    python -m data_pipelines.benchmark --loader --records=runs/small/codes
 
-Each measure is a process of its own on one core's worth of workers: `decode` reads every frame with
-PyAV and throws it away; `build` makes shards of the files (without triples), from nothing. Prints
-JSON: frames read and processor seconds of both, frames per processor second, their ratio, peak
-MiB, and the frames that the gates kept.
+Build: each measure is a process of its own on one core's worth of workers. `decode` reads every
+frame with PyAV and throws it away; `build` makes shards of the files (without triples), from
+nothing. Prints JSON: frames read and processor seconds of both, frames per processor second, their
+ratio, peak MiB, and the frames that the gates kept.
 --copies=N builds N copies of the files: the memory should not follow, nor the frames per second.
+
+Loader: of each view examples and frames of video per processor second, batches handed over
+included, networks not. The records are your own (--records), or made up with the sizes of --size,
+and read as those of sets too large to stay decoded in memory.
 """
 
 import argparse
@@ -16,11 +23,19 @@ import pathlib
 import subprocess
 import sys
 import tempfile
+import time
 
+import cv2
+import numpy as np
 from absl import app
 from absl.flags import argparse_flags
 
-from data_pipelines import sources
+from data_pipelines import loader, records, shards, sources, views
+
+# Frames of video that an example of a view holds; of `windows` the reference, too.
+FRAMES = {"images": 1, "pairs": 5, "windows": 6, "swaps": 3}
+AUDIO_WIDTH, EMBEDDING = 80, 512  # log-mel, and the paper's recogniser
+CELL = 16  # pixels of a side of a cell of codes, at the paper's size
 
 DECODE = """
 import sys, av
@@ -75,21 +90,90 @@ def run(source: pathlib.Path, size: int, copies: int) -> dict:
     return {"decode": decode, "build": build, "build_over_decode": round(ratio, 3)}
 
 
+def rates(root: pathlib.Path, seconds: float = 3.0) -> dict:
+    """{view: examples and frames per processor second, of the record sets below `root`}."""
+    found = {}
+    for view in FRAMES:
+        try:
+            batches = loader.dataset({"root": root}, "train", view, 32, seed=0)
+        except records.RecordError as error:
+            if (root / views.VIEWS[view].kind).exists():
+                raise SystemExit(f"error: {error}") from error
+            continue
+        for _ in range(loader.PREFETCH + 1):  # files are open, and the buffer is full
+            next(batches)
+        began, busy, count = time.perf_counter(), time.process_time(), 0
+        while time.perf_counter() - began < seconds:
+            next(batches)
+            count += 32
+        each = count / (time.process_time() - busy)
+        batches.close()
+        found[view] = {"examples": round(each), "frames": round(each * FRAMES[view])}
+    if not found:
+        raise SystemExit(f"error: {root}: holds no records that training reads")
+    return found
+
+
+def made_up(root: pathlib.Path, size: int, count: int = 64) -> None:
+    """Writes `count` records of each kind that training reads, of the sizes of real ones.
+
+    Pictures are noise of several scales, which as JPEG takes about the bytes of a face.
+    """
+    rng = np.random.default_rng(0)
+    grid = (size // CELL, size // CELL)
+    known = {"size": size, "identities": ["", ""], "fingerprint": "", "grid": grid}
+    known |= {"audio": "log_mel", "audio_width": AUDIO_WIDTH, "embedding": EMBEDDING}
+    for kind in ("frames", "codes", "swaps"):
+        made = shards.Shards(root, kind, known)
+        made.write("train", 0, (_record(kind, known, rng) for _ in range(count)))
+        made.publish({"train": 1})
+
+
+def _record(kind, known, rng):
+    """One record, random where its bytes matter; a clip has 10 s."""
+    record = records.blank(kind, known, frames=250)
+    for name, value in record.items():
+        if name == "image":
+            size, image = known["size"], 128
+            for k in (2, 4, 6):
+                noise = rng.normal(0, 6 * k, (max(1, size >> k),) * 2 + (3,))
+                image = image + cv2.resize(noise, (size, size), interpolation=cv2.INTER_CUBIC)
+            record[name] = records.encode_image(image.clip(0, 255).astype(np.uint8))
+        elif getattr(value, "ndim", 0) and value.dtype == np.uint16:
+            record[name] = rng.integers(0, 2048, value.shape, np.uint16)
+    return record
+
+
 def _parse(argv):
     parser = argparse_flags.ArgumentParser(
         prog="python -m data_pipelines.benchmark",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--source", required=True, help="a folder of videos")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--source", help="build: a folder of videos")
+    what.add_argument("--loader", action="store_true", help="how fast batches are made")
     parser.add_argument("--size", type=int, default=128, help="side of the crops; default: 128")
-    parser.add_argument("--copies", type=int, default=1, help="default: 1")
+    parser.add_argument("--copies", type=int, default=1, help="of --source; default: 1")
+    parser.add_argument("--records", help="of --loader: a folder of record sets")
     return parser.parse_args(argv[1:])
+
+
+def _rates(args):
+    if args.records:
+        return rates(pathlib.Path(args.records))
+    views.KEEP_BYTES = 0  # sets of hours are larger than what is kept
+    with tempfile.TemporaryDirectory() as scratch:
+        made_up(pathlib.Path(scratch), args.size)
+        return rates(pathlib.Path(scratch))
 
 
 def main(args):
     """Command line."""
-    print(json.dumps(run(pathlib.Path(args.source), args.size, args.copies), indent=1))
+    if args.loader:
+        print("per processor second:", json.dumps(_rates(args), indent=1))
+    else:
+        print(json.dumps(run(pathlib.Path(args.source), args.size, args.copies), indent=1))
 
 
 if __name__ == "__main__":

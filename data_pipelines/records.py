@@ -122,6 +122,25 @@ def _bytes():
     return tfds.features.Tensor(shape=(), dtype=np.object_)
 
 
+def blank(kind: str, metadata: dict[str, Any], frames: int) -> dict[str, Any]:
+    """A record of zeros, as `features` declares it; clips are so many frames long.
+
+    Raises: as `features`.
+    """
+    record = {}
+    for name, feature in features(kind, metadata).items():
+        if isinstance(feature, tfds.features.Text):
+            record[name] = ""
+        elif feature.np_dtype == np.object_:  # the only bytes are images
+            size = metadata["size"]
+            record[name] = encode_image(np.zeros((size, size, 3), np.uint8))
+        else:
+            length = 2 * frames if name == "features" else frames  # audio tokens: 50 Hz
+            shape = [length if n is None else n for n in feature.shape]
+            record[name] = np.zeros(shape, feature.np_dtype)
+    return record
+
+
 def shard_name(kind: str, split: str, i: int, n: int) -> str:
     """File name of shard i of n of a split."""
     return f"swaptalk_{kind}-{split}.array_record-{i:05d}-of-{n:05d}"

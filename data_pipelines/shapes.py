@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import tensorflow_datasets as tfds
 
 from data_pipelines import records, shards, views
 
@@ -30,23 +29,7 @@ def example(view: str, config: Mapping[str, Any], metadata: Mapping[str, Any]) -
     known = {name: 0 for name in records.REQUIRED[kind]} | {"identities": [""]} | dict(metadata)
     with tempfile.TemporaryDirectory() as root:
         made = shards.Shards(root, kind, known)
-        made.write("train", 0, [_blank(kind, known, 2 * config.get("window", 5))])
+        made.write("train", 0, [records.blank(kind, known, 2 * config.get("window", 5))])
         made.publish({"train": 1})
         found = views.VIEWS[view](dict(config) | {"root": root}, "train").fixed(0, 0, 0)
     return {name: np.asarray(value) for name, value in found.items()}
-
-
-def _blank(kind, metadata, frames):
-    """A record of zeros; clips are so many frames long."""
-    record = {}
-    for name, feature in records.features(kind, metadata).items():
-        if isinstance(feature, tfds.features.Text):
-            record[name] = ""
-        elif feature.np_dtype == np.object_:  # the only bytes are images
-            size = metadata["size"]
-            record[name] = records.encode_image(np.zeros((size, size, 3), np.uint8))
-        else:
-            length = views.TOKENS * frames if name == "features" else frames
-            shape = [length if n is None else n for n in feature.shape]
-            record[name] = np.zeros(shape, feature.np_dtype)
-    return record

@@ -4,33 +4,40 @@
     python launch/plan.py --config=configs/swap.py --topology=v6e:2x2 --largest --remat=both
     python launch/plan.py --all --topology=v5e:2x2,v5p:2x2x1,v6e:2x2     # a table of all stages
 
-It needs a CPU, libtpu (`pip install 'jax[tpu]'`) and minutes, no data and no trained networks: all
-arrays are shapes (costs/abstract.py). TPU topologies: v4:2x2x1, v5e:16x16, v5p:4x4x4 ...;
-what is told of them is what the TPU's compiler says, times apart, which are bounds (costs/).
-`gpu:h100x8` (chips.py has the names) is an estimate: the CPU's compiler counts FLOPs and gradients
-as a GPU's would, but its memory and traffic are those of less fusion and of wider numbers.
+It needs a CPU, libtpu (`pip install 'jax[tpu]'`) and a minute for each compilation, no data and no
+trained networks: all arrays are shapes (costs/abstract.py). TPU topologies: v4:2x2x1, v5e:16x16,
+v5p:4x4x4 ...; what is told of them is what the TPU's compiler says, times apart, which are bounds
+(costs/). `gpu:h100x8` (chips.py has the names) is an estimate: the CPU's compiler counts FLOPs and
+gradients as a GPU's would, its memory and traffic are those of less fusion and of wider numbers.
+What was compiled is kept (--known), so that a table that was stopped goes on.
 
 Options of the config are given as in training: --config.train.batch_size=512. Batches are global.
 Without data the recogniser's classes are 300 people; the set that config.data.resident keeps on the
 devices is not counted.
 """
 
+import concurrent.futures
 import dataclasses
 import importlib
 import math
-import re
+import os
 import time
+from pathlib import Path
 
-import jax
 from absl import app, flags
 from ml_collections import config_flags
 
 from configs import common
-from swaptalk_jax import backend, costs, sharding, stages
-from swaptalk_jax.costs.abstract import Abstract
+from swaptalk_jax import costs, stages
+from swaptalk_jax.costs import ahead, kept
 from swaptalk_jax.costs.targets import Target, target
 
 GIB = 1 << 30
+# How much of a chip's memory a plan's buffers may fill. The rest: the runtime's quarter GiB (more
+# on a GPU), the machine code (v5e: identity 0.20 GiB, VQGAN 0.70), and what libtpu adds to the
+# temporaries while it makes that (16 and 12 % of them).
+FILLED = 0.85
+RUNTIME = GIB // 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,79 +55,71 @@ class Plan:
     @property
     def each(self):
         """Examples a device."""
-        return self.batch // len(self.target.devices)
+        return self.batch // self.target.count
 
     @property
     def fits(self):
-        """Whether the compiler took it, and its memory is the chip's."""
-        return self.costs is not None and self.used <= self.target.chip.hbm_bytes
+        """Whether the compiler took it, and the chip has the memory."""
+        return self.costs is not None and self.used <= self.room
+
+    @property
+    def room(self):
+        """Bytes of the chip's memory that it may take."""
+        whole = self.costs is not None and self.costs.memory.code and not self.target.estimate
+        return room(self.target.chip, whole)
 
     @property
     def bound(self):
         """costs.Bound of a step."""
-        return costs.roofline(self.costs, self.target.chip, len(self.target.devices))
+        return costs.roofline(self.costs, self.target.chip, self.target.count)
 
 
 class Planner:
-    """Compiles one stage, at any batch, for one target; remembers what it compiled."""
+    """Compiles one stage, at any batch, for one target. known: kept.Outcomes."""
 
-    def __init__(self, config, goal, remat=None):
-        self.config, self.goal, self.made = config.copy_and_resolve_references(), goal, {}
+    def __init__(self, config, goal, known, remat=None, code=False):
+        self.config, self.goal = config.copy_and_resolve_references(), goal
+        self.known, self.code = known, code
         if remat is not None:
             self.config.remat = remat
         if self.config.precision == "auto":
             self.config.precision = "bfloat16"  # what "auto" means there
-        size = common.IMAGE_SIZE[config.size]
-        self.abstract = Abstract(self.config, self.upstream, size)
-        self.mesh = sharding.make_mesh(self.config.mesh, goal.devices)
-
-    def upstream(self, name):
-        """The config of another stage, at the same size."""
-        return importlib.import_module(f"configs.{name}").get_config(self.config.size)
+        self.upstream = {name: get_config(name, self.config.size) for name in stages.NAMES}
+        self.made = {}
 
     def least(self):
         """The smallest global batch: an example of each microbatch on each device."""
-        return self.mesh.shape[sharding.AXIS] * self.config.train.accumulate
+        return self.goal.count * self.config.train.accumulate
 
     def plan(self, batch):
         """The Plan of a global batch."""
         if batch not in self.made:
-            began = time.perf_counter()
-            # Of a program that never runs the machine code may be slow: half of a CPU's compiling.
-            fast = {"xla_backend_optimization_level": 0}
-            options = backend.compiler_options() | fast if self.goal.estimate else None
-            lowered = self.abstract.lower(self.mesh, batch, options)
-            try:
-                counted = costs.of(lowered.compile())
-                used = counted.memory.total
-            except jax.errors.JaxRuntimeError as error:
-                counted, used = None, _wanted(error)
-            self.made[batch] = Plan(
-                self.config.stage,
-                self.goal,
-                self.config.remat,
-                batch,
-                used,
-                counted,
-                time.perf_counter() - began,
-            )
-            told(self.made[batch])
+            began, size = time.perf_counter(), common.IMAGE_SIZE[self.config.size]
+            job = (self.config, self.upstream, size, self.goal, batch, self.code)
+            found = self.known.get(job) or self.known.put(job, ahead.outcome(*job))
+            seconds = time.perf_counter() - began
+            rest = (found.used, found.costs, seconds)
+            plan = Plan(self.config.stage, self.goal, self.config.remat, batch, *rest)
+            self.made[batch] = plan
+            told(plan)
         return self.made[batch]
 
     def largest(self):
         """The Plan of the largest batch that fits, or None; the next larger one was refused."""
         unit = self.least()
         first = max(1, self.config.train.batch_size // 8 // self.config.train.accumulate)
-        n = largest(lambda n: self.plan(n * unit), first, self.goal.chip.hbm_bytes)
+        n = largest(lambda n: self.plan(n * unit), first, room(self.goal.chip, self.code))
         return self.made[n * unit] if n else None
 
 
-def _wanted(error):
-    """Bytes that a program wanted, of the compiler's refusal; raises other errors again."""
-    if "RESOURCE_EXHAUSTED" not in str(error) and "Ran out of memory" not in str(error):
-        raise error
-    found = re.search(r"Used ([\d.]+)([KMG]) of", str(error))
-    return float(found[1]) * {"K": 1 << 10, "M": 1 << 20, "G": GIB}[found[2]] if found else math.inf
+def get_config(name, size):
+    """A stage's config at a size."""
+    return importlib.import_module(f"configs.{name}").get_config(size)
+
+
+def room(chip, whole=False):
+    """Bytes of a chip's memory that a plan may take. whole: its machine code is counted."""
+    return chip.hbm_bytes - RUNTIME if whole else FILLED * chip.hbm_bytes
 
 
 def largest(attempt, first, limit):
@@ -159,25 +158,27 @@ def told(plan):
     """One line of a compilation, as it ends."""
     where = f"[{plan.stage}] {plan.target.name}, remat {'on' if plan.remat else 'off'}, "
     where += f"{plan.each} a device: "
-    limit = plan.target.chip.hbm_bytes
-    what = f"{plan.used / GIB:.2f} of {limit / GIB:.0f} GiB, {'fits' if plan.fits else 'too large'}"
+    what = f"{plan.used / GIB:.2f} of {plan.target.chip.hbm_bytes / GIB:.0f} GiB, "
+    what += "fits" if plan.fits else "too large"
     print(f"{where}{what} ({plan.seconds:.0f} s)", flush=True)
 
 
 def report(plan):
     """All that is known of a Plan, as text."""
-    devices, chip = len(plan.target.devices), plan.target.chip
+    devices, chip = plan.target.count, plan.target.chip
     lines = [
         f"{plan.stage} on {devices} x {chip.name}, batch {plan.batch} ({plan.each} a device), "
         f"remat {'on' if plan.remat else 'off'}" + (" (estimate)" if plan.target.estimate else "")
     ]
-    if plan.costs is None:
-        return f"{lines[0]}\n  does not fit: {plan.used / GIB:.2f} GiB a device wanted"
+    if not plan.fits:
+        wanted = f"{plan.used / GIB:.2f} GiB a device wanted, {plan.room / GIB:.2f} may be filled"
+        return f"{lines[0]}\n  does not fit: {wanted}"
     c, m, b = plan.costs, plan.costs.memory, plan.bound
     lines += [
         f"memory a device  {m.total / GIB:.2f} of {chip.hbm_bytes / GIB:.0f} GiB: arguments "
         f"{m.arguments / GIB:.2f}, results elsewhere {(m.outputs - m.aliased) / GIB:.2f}, "
-        f"temporary {m.temporaries / GIB:.2f}, program {m.code / GIB:.2f}",
+        f"temporary {m.temporaries / GIB:.2f}, "
+        + (f"program {m.code / GIB:.2f}" if m.code else "program not known"),
         f"work a device    {c.flops / 1e12:.3f} TFLOP, {c.bytes / 1e9:.2f} GB of memory traffic",
     ]
     for kind, found in sorted(c.collectives.items()):
@@ -232,7 +233,7 @@ def table(rows):
 
 
 def planned(planner, search):
-    """The Plan that was asked for: the config's batch, or the largest."""
+    """The Plan that was asked for, or None: the config's batch, or the largest."""
     if search:
         return planner.largest()
     batch, least = planner.config.train.batch_size, planner.least()
@@ -242,28 +243,48 @@ def planned(planner, search):
     return planner.plan(batch)
 
 
+def work(planners, search, jobs):
+    """Yields (planner, its Plan or None) in order, `jobs` at a time; says how long it will take."""
+    began = time.perf_counter()
+    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+        found = [pool.submit(planned, planner, search) for planner in planners]
+        try:
+            for n, (planner, one) in enumerate(zip(planners, found, strict=True), 1):
+                yield planner, one.result()
+                if n < len(found):
+                    left = (time.perf_counter() - began) / n * (len(found) - n) / 60
+                    print(f"{n} of {len(found)} done, about {left:.0f} min left", flush=True)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
 def main(_):
     """Prints a report for each topology and remat, or the table of all stages."""
-    jax.config.update("jax_platforms", "cpu")
     options = flags.FLAGS
     if options.all == (options.config is not None):
         raise SystemExit("give either --config=configs/<stage>.py or --all")
     names = stages.NAMES if options.all else [options.config.stage]
     remats = {"on": [True], "off": [False], "both": [True, False]}.get(options.remat, [None])
+    known = kept.Outcomes(Path(options.known) if options.known else None)
+    planners = [
+        Planner(get_config(n, options.size) if options.all else options.config, goal, known, *rest)
+        for goal in [target(t) for t in options.topology]
+        for n in names
+        for rest in [(remat, options.code) for remat in remats]
+    ]
     rows, began = [], time.perf_counter()
-    for goal in map(target, options.topology):
-        for name in names:
-            config = options.config
-            if options.all:
-                config = importlib.import_module(f"configs.{name}").get_config(options.size)
-            for remat in remats:
-                plan = planned(Planner(config, goal, remat), options.all or options.largest)
-                if plan is None:
-                    print(f"{name} on {goal.name}: not even one example a device fits")
-                    continue
-                print(report(plan), flush=True)
-                if plan.costs:
-                    rows.append(row(plan))
+    try:
+        for planner, plan in work(planners, options.all or options.largest, options.jobs):
+            if plan is None:
+                where = f"{planner.config.stage} on {planner.goal.name}"
+                print(f"{where}: not even one example a device fits", flush=True)
+                continue
+            print(report(plan), flush=True)
+            rows += [row(plan)] if plan.fits else []
+    except ahead.CompileError as error:
+        raise SystemExit(f"[plan] {error}") from error
+    except KeyboardInterrupt:
+        raise SystemExit("[plan] stopped; the same command goes on") from None
     if len(rows) > 1:
         print(table(rows))
     print(f"{time.perf_counter() - began:.0f} s in all")
@@ -274,7 +295,10 @@ if __name__ == "__main__":
     flags.DEFINE_list("topology", None, "what to compile for, e.g. v5e:16x16 or gpu:h100x8")
     flags.DEFINE_boolean("largest", False, "look for the largest batch that fits")
     flags.DEFINE_boolean("all", False, "a table of all stages at their largest batches")
+    flags.DEFINE_boolean("code", False, "make a TPU's machine code too, and tell its size: minutes")
     flags.DEFINE_string("size", "paper", "of --all")
     flags.DEFINE_enum("remat", "", ["", "on", "off", "both"], "in place of config.remat")
+    flags.DEFINE_integer("jobs", os.cpu_count() or 1, "compilations at a time; each takes 2-4 GiB")
+    flags.DEFINE_string("known", "runs/plan.jsonl", 'what was compiled before is kept; "": nowhere')
     flags.mark_flag_as_required("topology")
     app.run(main)

@@ -20,27 +20,29 @@ import numpy as np
 from absl import app, flags
 from ml_collections import config_flags
 
-from data_pipelines import records
+from data_pipelines import loader, records
 from swaptalk_jax import backend, checkpoints, processes, progress, scaling, upstream, writer
 from swaptalk_jax.costs import chips
 from swaptalk_jax.run import Run
 
 
-def seconds_each(function, steps):
-    """Median of the seconds that a call of function() takes, its result waited for."""
-    times = []
+def seconds(function, steps):
+    """Seconds that a call of function() takes on average, the last one's result waited for."""
+    began, before = time.perf_counter(), None
     for _ in range(steps):
-        began = time.perf_counter()
-        jax.block_until_ready(function())
-        times.append(time.perf_counter() - began)
-    return float(np.median(times))
+        after = function()
+        jax.block_until_ready(before)  # as training: one step is always queued
+        before = after
+    jax.block_until_ready(before)
+    return (time.perf_counter() - began) / steps
 
 
-def measure(config, steps):
-    """({name: seconds a step}, seconds to compile, FLOPs of a device).
+def measure(config, steps, rounds=5):
+    """({name: seconds a step}, share of the time that input takes, seconds to compile, FLOPs).
 
     Loader alone, step alone (one batch again and again), and both as training has them: there the
-    next batch is made while a step runs.
+    next batch is made while a step runs. They take turns, `rounds` times, so that a machine that
+    becomes slower does so for all of them; told are medians. FLOPs are those of a device.
     """
     run = Run(config)
     state, stream = run.new_state(), run.batches.training(0)
@@ -53,21 +55,22 @@ def measure(config, steps):
         return metrics
 
     jax.block_until_ready(step(batch))
-    alone = seconds_each(lambda: step(batch), steps)
-    before = jax.block_until_ready(step(batch))
-    began = time.perf_counter()
-    for _ in range(steps):
-        metrics = step(next(stream))
-        jax.block_until_ready(before)  # as training: one step is always queued
-        before = metrics
-    jax.block_until_ready(before)
-    together = time.perf_counter() - began
-    rows = {
-        "loader alone": seconds_each(lambda: next(stream), steps),
-        "step alone": alone,
-        "loader + step": together / steps,
+    each = max(1, steps // rounds)
+    ways = {
+        "loader alone": lambda: next(stream),
+        "step alone": lambda: step(batch),
+        "loader + step": lambda: step(next(stream)),
     }
-    return rows, compiling, run.costs().flops
+    taken = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, way in ways.items():
+            if "loader" in name:  # what was made meanwhile would flatter it
+                seconds(ways["loader alone"], 2 * loader.PREFETCH)
+            taken[name].append(seconds(way, each))
+    rows = {name: float(np.median(times)) for name, times in taken.items()}
+    pairs = zip(taken["step alone"], taken["loader + step"], strict=True)
+    share = max(0.0, float(np.median([1.0 - alone / both for alone, both in pairs])))
+    return rows, share, compiling, run.costs().flops
 
 
 def startup(arguments):
@@ -121,23 +124,22 @@ def main(_):
 
 
 def _tell(config, steps):
-    rows, compiling, flops = measure(config, steps)
+    rows, share, compiling, flops = measure(config, steps)
     size, kind = config.train.batch_size, jax.devices()[0].device_kind
     print(f"{config.stage}:{config.size}, batch {size}, {jax.device_count()} x {kind}; ", end="")
     print(f"step compiled in {compiling:.1f} s, {flops / 1e9:.4g} GFLOP a device")
     for name, each in rows.items():
         print(f"  {name:14} {each * 1e3:10.1f} ms/step {size / each:10.1f} examples/s")
-    lost = max(0.0, 1.0 - rows["step alone"] / rows["loader + step"])
-    print(f"  input takes {lost:.1%} of the time")
+    print(f"  input takes {share:.1%} of the time")
     chip, rate = chips.find(kind), flops / rows["loader + step"]
-    share = f", {rate / chip.peak_flops:.1%} of the chip's peak" if chip else ""
-    print(f"  {rate / 1e12:.4g} TFLOP/s a device{share}")
+    peak = f", {rate / chip.peak_flops:.1%} of the chip's peak" if chip else ""
+    print(f"  {rate / 1e12:.4g} TFLOP/s a device{peak}")
 
 
 if __name__ == "__main__":
     # Not at the top: programs that import this file have a --config of their own.
     config_flags.DEFINE_config_file("config")
-    flags.DEFINE_integer("steps", 20, "Steps of each measurement.")
+    flags.DEFINE_integer("steps", 40, "Steps of each measurement.")
     flags.DEFINE_bool("scaling", False, "Weak and strong scaling over devices and processes.")
     flags.DEFINE_bool("startup", False, "Time to the first step, with a cold and a warm cache.")
     flags.DEFINE_string("out", "", "Folder of --scaling's page; <root>/scaling/<stage> if not set.")

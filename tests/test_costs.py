@@ -224,6 +224,30 @@ def test_a_program_of_a_tpu_or_gpu_asynchronous_and_with_fast_memory():
     assert found.uncounted == ("tpu_custom_call",)
 
 
+SLICES = """HloModule m
+
+%sliced (p: bf16[64,16]) -> bf16[8,16] {
+  %p = bf16[64,16]{1,0} parameter(0)
+  ROOT %s = bf16[8,16]{1,0:S(1)} slice(%p), slice={[8:16], [0:16]}
+}
+
+ENTRY %main (a: bf16[64,16]) -> bf16[8,16] {
+  %a = bf16[64,16]{1,0} parameter(0)
+  %one = ((bf16[64,16]{1,0}), bf16[8,16]{1,0:S(1)}, s32[]) slice-start(%a), slice={[0:8], [0:16]}
+  %first = bf16[8,16]{1,0:S(1)} slice-done(%one)
+  %two = ((bf16[64,16]{1,0}), bf16[8,16]{1,0:S(1)}, s32[]) async-start(%a), calls=%sliced
+  %second = bf16[8,16]{1,0:S(1)} async-done(%two)
+  %third = bf16[8,16]{1,0:S(1)} slice(%first), slice={[0:8], [0:16]}
+  ROOT %fourth = bf16[8,16]{1,0} slice(%second), slice={[0:8], [0:16]}
+}
+"""
+
+
+def test_of_what_is_sliced_only_the_slice_moves_and_fast_memory_is_free():
+    # Twice from main into fast memory, in either of XLA's spellings; then inside it; then back.
+    assert costs.of_text(SLICES).bytes == 3 * 8 * 16 * 2
+
+
 TPU_LOOP = """HloModule m
 
 %body (p: (s32[], f32[64,64])) -> (s32[], f32[64,64]) {

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import record_sets
 
-from data_pipelines import loader, records
+from data_pipelines import benchmark, loader, records
 
 CLIPS, FRAMES, WIDTH = 5, 20, 3
 METADATA = record_sets.CODES | {"audio_width": WIDTH}
@@ -201,3 +201,17 @@ def test_what_cannot_be_batched_is_one_clear_line(root):
         next(loader.evaluation({"root": root}, "short", "windows", 1, seed=0))
     with pytest.raises(records.RecordError, match="pairs need more clips or longer ones"):
         list(loader.evaluation({"root": root, "window": 18}, "one", "pairs", 4, seed=0))
+
+
+def test_the_benchmark_reads_records_that_are_made_up_and_ones_own(tmp_path):
+    with pytest.raises(SystemExit, match="holds no records"):
+        benchmark.rates(tmp_path)
+    benchmark.made_up(tmp_path, size=32)
+    found = benchmark.rates(tmp_path, seconds=0.05)
+    assert found.keys() == {"images", "pairs", "windows", "swaps"}
+    for view, rate in found.items():
+        assert rate["examples"] > 0
+        assert rate["frames"] == pytest.approx(rate["examples"] * benchmark.FRAMES[view], abs=5)
+    (tmp_path / "codes" / "1.0.0" / "dataset_info.json").write_text("{}")
+    with pytest.raises(SystemExit, match="lacks the splits"):
+        benchmark.rates(tmp_path)

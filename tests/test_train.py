@@ -14,7 +14,7 @@ from conftest import ROOT
 
 from configs import common, expert, identity, swap, sync, vqgan
 from data_pipelines import records
-from swaptalk_jax import checkpoints, encode, losses, progress, train, upstream
+from swaptalk_jax import benchmark, checkpoints, encode, losses, progress, train, upstream
 from swaptalk_jax.run import Run
 
 CONFIGS = {"identity": identity, "vqgan": vqgan, "expert": expert, "swap": swap, "sync": sync}
@@ -126,6 +126,13 @@ def test_microbatches_and_averages_change_nothing_else(micro, tmp_path):
     # A run goes on with its averages.
     config.train.steps = 3
     assert int(train.train(config).step) == 3
+
+
+def test_the_benchmark_times_loader_and_step_alone_and_together(micro):
+    rows, share, compiling, flops = benchmark.measure(micro("identity"), steps=4, rounds=2)
+    assert rows.keys() == {"loader alone", "step alone", "loader + step"}
+    assert all(seconds > 0 for seconds in rows.values()) and 0 <= share < 1
+    assert compiling > 0 and flops > 0
 
 
 def test_swap_losses_vanish_at_the_truth(micro):

@@ -80,6 +80,18 @@ class Costs:
     uncounted: tuple[str, ...] = ()
 
 
+def from_dict(values):
+    """Costs of what `dataclasses.asdict` made of one, and JSON of that."""
+    return Costs(
+        **values
+        | {
+            "memory": values["memory"] and Memory(**values["memory"]),
+            "collectives": {k: Collective(**c) for k, c in values["collectives"].items()},
+            "uncounted": tuple(values["uncounted"]),
+        }
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class Bound:
     """Seconds that a call takes at least: by its FLOPs, its memory traffic, its collectives."""
@@ -193,11 +205,13 @@ class _Count:
         operands = [block[n] for n in dict.fromkeys(i.operands) if n in block]
         if i.opcode == "fusion":
             return self.fusion_traffic(i, block)
-        if i.opcode in SLICES:
-            return _main(i.arrays) * (2 if _main(operands[0].arrays) else 1)
+        if i.opcode.removesuffix("-start") in SLICES:
+            # A start's result: its operands, what it makes, words of its state.
+            made = i.arrays[len(i.operands)] if i.opcode.endswith("-start") else i.arrays[0]
+            return made.nbytes * (bool(_main(operands[0].arrays)) + made.main)
         if i.opcode == "dynamic-update-slice":
             return 2 * _main(operands[1].arrays) if _main(i.arrays) else 0.0
-        # A start's result names its operands once more, and the words of its state.
+        # Of the others' starts what they make comes first.
         result = i.arrays[:1] if i.opcode.endswith("-start") else i.arrays
         if i.opcode == "all-gather-start":
             result = _gathered(i, block)

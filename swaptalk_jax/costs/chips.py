@@ -28,6 +28,11 @@ class Chip:
     link_bandwidth: float
     cores: int = 1
 
+    @property
+    def tpu(self):
+        """Whether it is a TPU, else a GPU."""
+        return self.kinds[0].startswith("TPU")
+
 
 # TPUs: Google Cloud's pages "TPU v4", "TPU v5e", "TPU v5p", "TPU v6e" (system architecture). Their
 # bandwidth between chips is the sum of both ways, halved here: v4 and v5p have 6 links, v5e and v6e

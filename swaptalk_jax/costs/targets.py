@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import math
 import os
 
 import jax
@@ -22,12 +23,30 @@ ENVIRONMENT = {
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """Devices to compile for. estimate: they are simulated ones in place of a GPU's."""
+    """Devices to compile for. estimate: simulated ones stand for a GPU's."""
 
     name: str
     chip: chips.Chip
-    devices: list
+    count: int
     estimate: bool = False
+
+    def devices(self):
+        """JAX's devices, `count` of them. Raises RuntimeError: there are none such, or no libtpu.
+
+        Simulated ones are made once in a process, before JAX has begun.
+        """
+        if self.estimate:
+            jax.config.update("jax_num_cpu_devices", self.count)
+            return jax.devices()
+        for name, value in ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+        options = {}
+        if self.chip.cores > 1:
+            options["chip_config_name"] = "megacore"  # a chip's two cores are one device
+        if self.count == 1:
+            options["chips_per_host_bounds"] = (1, 1, 1)
+        found = topologies.get_topology_desc(platform="tpu", topology_name=self.name, **options)
+        return found.devices
 
 
 def target(topology):
@@ -35,28 +54,15 @@ def target(topology):
     family, _, size = topology.partition(":")
     if family == "gpu":
         name, _, count = size.rpartition("x")
-        chip = chips.find(name)
-        if chip is None or not count.isdigit():
-            known = ", ".join(c.name for c in chips.CHIPS)
-            raise SystemExit(f"--topology={topology}: wanted gpu:<chip>x<count>, chips: {known}")
-        return Target(topology, chip, _simulated(int(count)), estimate=True)
-    options = {}
-    if family in ("v4", "v5p"):
-        options["chip_config_name"] = "megacore"  # a chip's two cores are one device
-    if set(size.split("x")) == {"1"}:
-        options["chips_per_host_bounds"] = (1, 1, 1)
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    try:
-        found = topologies.get_topology_desc(platform="tpu", topology_name=topology, **options)
-    except Exception as error:  # its own, RuntimeError, AttributeError: by version
-        absent = importlib.util.find_spec("libtpu") is None
-        raise SystemExit(LIBTPU if absent else f"--topology={topology}: {error}") from error
-    return Target(topology, chips.find(found.devices[0].device_kind), found.devices)
-
-
-def _simulated(count):
-    jax.config.update("jax_num_cpu_devices", count)
-    if jax.device_count() != count:
-        raise SystemExit(f"{count} simulated devices wanted, JAX has {jax.device_count()} already")
-    return jax.devices()
+        chip, counts = chips.find(name), [count]
+    else:
+        chip, counts = chips.find(family), size.split("x")
+    if chip is None or chip.tpu == (family == "gpu") or not all(n.isdigit() for n in counts):
+        known = {kind: ", ".join(c.name for c in chips.CHIPS if c.tpu == kind) for kind in (0, 1)}
+        raise SystemExit(
+            f"--topology={topology}: wanted <TPU>:<shape> such as v5e:16x16, of {known[True]}; or"
+            f" gpu:<GPU>x<count> such as gpu:h100x8, of {known[False]}"
+        )
+    if chip.tpu and importlib.util.find_spec("libtpu") is None:
+        raise SystemExit(LIBTPU)
+    return Target(topology, chip, math.prod(map(int, counts)), estimate=family == "gpu")

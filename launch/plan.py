@@ -28,7 +28,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from configs import common
-from swaptalk_jax import costs, stages
+from swaptalk_jax import costs, stages, step
 from swaptalk_jax.costs import ahead, kept
 from swaptalk_jax.costs.targets import Target, target
 
@@ -107,8 +107,7 @@ class Planner:
     def largest(self):
         """The Plan of the largest batch that fits, or None; the next larger one was refused."""
         unit = self.least()
-        first = max(1, self.config.train.batch_size // 8 // self.config.train.accumulate)
-        n = largest(lambda n: self.plan(n * unit), first, room(self.goal.chip, self.code))
+        n = largest(lambda n: self.plan(n * unit), step.FEW, room(self.goal.chip, self.code))
         return self.made[n * unit] if n else None
 
 
@@ -143,7 +142,7 @@ def largest(attempt, first, limit):
             a, b = sorted(known[:2])
             slope = max(1.0, (tried[b].used - tried[a].used) / (b - a))
             n = rounded(max(1, int(a + (limit - tried[a].used) / slope)))
-        top = 4 * low if high is None else high - 1  # a line from small batches reaches too far
+        top = 8 * low if high is None else high - 1  # a line from small batches reaches too far
         n = min(max(n, low + 1), max(top, 1))
         n = rounded(n) if rounded(n) > low else rounded(low + 1, up=True)
 

@@ -19,7 +19,7 @@ from swaptalk_jax import (
     stages,
     upstream,
 )
-from swaptalk_jax.step import initial, make_step
+from swaptalk_jax.step import few_a_device, initial, make_step
 
 
 class Batches:
@@ -103,7 +103,8 @@ class Run:
     def compile(self, state):
         """Compiles the update for states like this one; returns the seconds that it took."""
         began = time.perf_counter()
-        step = make_step(self.stage, self.tx, self.config)
+        fenced = few_a_device(self.config.train.batch_size, self.config, self.mesh)
+        step = make_step(self.stage, self.tx, self.config, fenced)
 
         def gathered(state, frozen, held, batch):
             return step(state, frozen, self.batches.whole(held, batch))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from swaptalk_jax import step
+from swaptalk_jax.models.blocks import ResidualBlock, remat
 
 
 def gradients(weight):
@@ -58,3 +59,34 @@ def test_averages_forget_their_start_and_then_follow_slowly():
     np.testing.assert_allclose(ema["w"], 1.0, atol=1e-3)
     late = step.averaged(types.SimpleNamespace(step=10_000, ema=ema), {"w": jnp.zeros(2)}, 0.99)
     np.testing.assert_allclose(late["w"], 0.99 * ema["w"], rtol=1e-6)
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_fences_stand_before_norms_and_change_nothing_else(again):
+    block = remat(ResidualBlock, again)(8, name="block")
+    x = jax.random.normal(jax.random.key(0), (2, 4, 4, 8))
+    params = block.init(jax.random.key(1), x)
+
+    def loss(params, fenced):
+        if not fenced:
+            return jnp.sum(block.apply(params, x) ** 2)
+        with step.fences():
+            return jnp.sum(block.apply(params, x) ** 2)
+
+    for fenced in (False, True):
+        text = str(jax.make_jaxpr(lambda p: loss(p, fenced))(params))  # noqa: B023
+        assert text.count("optimization_barrier") == 2 * fenced
+    plain, same = (jax.value_and_grad(loss)(params, fenced) for fenced in (False, True))
+    jax.tree.map(np.testing.assert_array_equal, plain, same)
+
+
+@pytest.mark.parametrize(
+    "batch, platform, wanted", [(28, "tpu", True), (32, "tpu", False), (28, "gpu", False)]
+)
+def test_norms_are_fenced_for_few_images_on_each_tpu(batch, platform, wanted):
+    config = types.SimpleNamespace(train=types.SimpleNamespace(accumulate=1))
+    device = types.SimpleNamespace(platform=platform)
+    mesh = types.SimpleNamespace(shape={"data": 4}, devices=np.array([device] * 4))
+    assert step.few_a_device(batch, config, mesh) is wanted
+    config.train.accumulate = 2
+    assert step.few_a_device(2 * batch, config, mesh) is wanted

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from data_pipelines import records, shapes
 from swaptalk_jax import checkpoints, optim, sharding, speech, stages
 from swaptalk_jax.stages import frozen
-from swaptalk_jax.step import initial, make_step
+from swaptalk_jax.step import few_a_device, initial, make_step
 
 
 class Abstract:
@@ -105,8 +105,9 @@ class Abstract:
         )
         layout = sharding.layout(mesh, state, self.config.sharding)
         everywhere = sharding.replicated(mesh)
+        fenced = few_a_device(batch_size, self.config, mesh)
         step = jax.jit(
-            make_step(self.stage, self.tx, self.config),
+            make_step(self.stage, self.tx, self.config, fenced),
             donate_argnums=0,
             out_shardings=(layout, everywhere),
             compiler_options=options,

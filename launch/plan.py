@@ -194,41 +194,25 @@ def report(plan):
     return "\n  ".join(lines)
 
 
-COLUMNS = (
-    "stage",
-    "chip",
-    "remat",
-    "batch a chip",
-    "GiB of HBM",
-    "TFLOP an example",
-    "collectives a step, MB",
-    "step at best, ms",
-    "bound by",
-    "examples/s a chip at best",
-)
-
-
-def row(plan):
-    """Cells of COLUMNS."""
-    c, b = plan.costs, plan.bound
-    return (
-        plan.stage,
-        plan.target.chip.name + (" (estimate)" if plan.target.estimate else ""),
-        "on" if plan.remat else "off",
-        str(plan.each),
-        f"{plan.used / GIB:.1f} of {plan.target.chip.hbm_bytes / GIB:.0f}",
-        f"{c.flops / plan.each / 1e12:.3g}",
-        f"{sum(k.bytes for k in c.collectives.values()) / 1e6:.0f}",
-        f"{1e3 * b.seconds:.3g}",
-        b.by,
-        f"{plan.each / b.seconds:.3g}",
-    )
-
-
-def table(rows):
-    """Markdown."""
-    lines = [COLUMNS, ("---",) * len(COLUMNS), *rows]
+def table(plans):
+    """Markdown: a row a stage, a column a machine and remat; cells: examples a device (largest that
+    fits, if that was asked for), and examples/s a device at best, with what bounds them.
+    """
+    found = {(plan.stage, _column(plan)): _cell(plan) for plan in plans}
+    columns = list(dict.fromkeys(column for _, column in found))
+    lines = [("stage", *columns), ("---",) * (len(columns) + 1)]
+    for stage in dict.fromkeys(stage for stage, _ in found):
+        lines.append((stage, *(found.get((stage, column), "none") for column in columns)))
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _column(plan):
+    estimate = " (estimate)" if plan.target.estimate else ""
+    return f"{plan.target.chip.name}{estimate}, remat {'on' if plan.remat else 'off'}"
+
+
+def _cell(plan):
+    return f"{plan.each}: {plan.each / plan.bound.seconds:.3g}/s, {plan.bound.by}"
 
 
 def planned(planner, search):
@@ -271,7 +255,7 @@ def main(_):
         for n in names
         for rest in [(remat, options.code) for remat in remats]
     ]
-    rows, began = [], time.perf_counter()
+    plans, began = [], time.perf_counter()
     try:
         for planner, plan in work(planners, options.all or options.largest, options.jobs):
             if plan is None:
@@ -279,13 +263,13 @@ def main(_):
                 print(f"{where}: not even one example a device fits", flush=True)
                 continue
             print(report(plan), flush=True)
-            rows += [row(plan)] if plan.fits else []
+            plans += [plan] if plan.fits else []
     except ahead.CompileError as error:
         raise SystemExit(f"[plan] {error}") from error
     except KeyboardInterrupt:
         raise SystemExit("[plan] stopped; the same command goes on") from None
-    if len(rows) > 1:
-        print(table(rows))
+    if len(plans) > 1:
+        print(table(plans))
     print(f"{time.perf_counter() - began:.0f} s in all")
 
 

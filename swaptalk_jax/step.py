@@ -45,9 +45,10 @@ def few_a_device(batch_size, config, mesh):
 
     With fewer than 8 images a device libtpu cuts them into strips, and has each convolution write
     its result and the square of it, in float32, for the norm that follows. A fence between them
-    (lax.optimization_barrier) leaves one array of bfloat16. Memory traffic of a step, v5e, paper's
-    size, without / with: VQGAN 1 image a chip 68 / 32 GB, 2: 182 / 83, 6: 418 / 217, but 8:
-    130 / 153, where there are no strips (libtpu 0.0.42, costs/).
+    (lax.optimization_barrier) leaves one array of bfloat16, to which the program rounds there.
+    Memory traffic of a step, VQGAN of the paper's size, v5e, without / with: 1 image a chip
+    68 / 32 GB, 2: 182 / 83, 6: 418 / 217, but 8: 130 / 153, as there are no strips then (libtpu
+    0.0.42, launch/plan.py).
     """
     each = batch_size // config.train.accumulate // mesh.shape[sharding.AXIS]
     return each < FEW and mesh.devices.flat[0].platform == "tpu"
@@ -67,7 +68,7 @@ def fences():
 def make_step(stage, tx, config, fenced=False):
     """(state, frozen, batch) -> (state, metrics), a pure function; metrics are float32 scalars.
 
-    fenced: with `fences`, which change how it is compiled and nothing else.
+    fenced: with `fences`, which change how it is compiled and nothing that the program says.
     """
 
     def loss(*args):

@@ -30,6 +30,7 @@ SLICES = {"dynamic-slice", "slice", "gather"}
 IDLE = {"AllocateBuffer", "Sharding", "SPMDFullToShardShape", "SPMDShardToFullShape"}
 IDLE |= {"AssumeGatherIndicesInBound", "annotate_device_placement", "MoveToDevice", "MoveToHost"}
 IDLE |= {"AsyncCollectiveStart", "AsyncCollectiveDone", "ConcatBitcast"}
+IDLE |= {"GatherScatterIndicesBitpacked"}
 
 
 @dataclasses.dataclass(frozen=True)

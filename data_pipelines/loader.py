@@ -94,13 +94,18 @@ def _begin_worker(index, count):
     del index, count
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    end_with_parent()
 
 
-def _end_with(parent):
-    while os.getppid() == parent:  # a parent that was killed cannot tell
-        time.sleep(2.0)
-    os._exit(1)
+def end_with_parent():
+    """Ends this process when the one that started it has ended; killed, that could not tell."""
+
+    def wait(parent):
+        while os.getppid() == parent:
+            time.sleep(2.0)
+        os._exit(1)
+
+    threading.Thread(target=wait, args=(os.getppid(),), daemon=True).start()
 
 
 def resident(data_config: Mapping[str, Any], split: str, view: str) -> tuple[dict, Any]:

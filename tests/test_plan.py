@@ -88,6 +88,13 @@ def test_a_refusal_tells_what_was_wanted_and_other_errors_stay_errors(message):
     assert ahead.wanted(message) == REFUSALS[message]
 
 
+def test_what_ends_a_compilation_is_told():
+    config, goal = get_config("expert"), targets.target("gpu:h100x2")
+    config.mesh = {"data": 3}
+    with pytest.raises(ahead.CompileError, match="does not fit 2 devices"):
+        ahead.outcome(config, {}, 32, goal, 6)
+
+
 BUFFERS = """BufferAssignment:
 allocation 0: size 512, thread-local:
 allocation 1: size 4096, parameter 19, shape |f32[3,3,16,16]| at ShapeIndex {}, maybe-live-out:

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import jax
 
+from data_pipelines import loader
 from swaptalk_jax import backend, costs, sharding
 from swaptalk_jax.costs.abstract import Abstract
 from swaptalk_jax.costs.targets import Target
@@ -66,8 +67,10 @@ def outcome(
         try:
             found = ours.recv()
         except EOFError:
-            log = (Path(folder) / "log").read_text().strip().splitlines() or ["nothing said"]
-            found = CompileError(f"the compiler ended with {process.exitcode}: {log[-1]}")
+            process.join()
+            log = Path(folder) / "log"
+            said = log.read_text().strip().splitlines() if log.exists() else []
+            found = CompileError(f"a compilation ended with {process.exitcode}: {said[-1:]}")
         finally:
             process.kill()
             process.join()
@@ -78,8 +81,9 @@ def outcome(
 
 def _child(results, config, upstream, size, target, batch_size, code, folder):
     log = os.open(Path(folder) / "log", os.O_CREAT | os.O_WRONLY)
-    os.dup2(log, 1), os.dup2(log, 2)  # libtpu has much to say
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    for stream in (1, 2):  # libtpu has much to say
+        os.dup2(log, stream)
+    loader.end_with_parent()
     tell = _Telling(results)
     try:
         jax.config.update("jax_platforms", "cpu")
@@ -122,12 +126,6 @@ def _watch(tell, folder):
             found = _dumped(folder)
             break
     tell(Outcome(found, found.memory.total))
-
-
-def _end_with(parent):
-    while os.getppid() == parent:  # a parent that was killed cannot tell
-        time.sleep(2.0)
-    os._exit(1)
 
 
 def _dumped(folder):

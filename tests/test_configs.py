@@ -56,7 +56,8 @@ def test_unknown_size_is_refused():
         vqgan.get_config("huge")
 
 
-def test_a_network_chosen_on_the_command_line_takes_the_place_of_ours(tmp_path):
+def test_a_network_chosen_on_the_command_line_takes_the_place_of_ours(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # nothing of a user's own runs is here
     c = vqgan.get_config("small")
     c.upstream = tuple(need for need in c.upstream if need.slot)  # the data lie elsewhere
     with pytest.raises(SystemExit, match="train --config=configs/identity.py:small"):

@@ -272,7 +272,8 @@ def test_a_batch_or_mesh_that_does_not_fit_the_devices_is_refused(micro):
         Run(config)
 
 
-def test_missing_upstream_names_the_command(tmp_path):
+def test_missing_upstream_names_the_command(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # nothing of a user's own runs is here
     config = sync.get_config("small")
     with pytest.raises(SystemExit, match="python -m data_pipelines.build"):
         upstream.prepare(config)

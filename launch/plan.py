@@ -212,7 +212,8 @@ def _column(plan):
 
 
 def _cell(plan):
-    return f"{plan.each}: {plan.each / plan.bound.seconds:.3g}/s, {plan.bound.by}"
+    rate = float(f"{plan.each / plan.bound.seconds:.3g}")  # three digits, without an exponent
+    return f"{plan.each:,}: {rate:,g}/s, {plan.bound.by}"
 
 
 def planned(planner, search):

@@ -273,14 +273,14 @@ def test_the_table_has_a_row_a_stage_and_a_column_a_machine():
     plans = [
         made("swap", v5e, True, 64, 0.5),
         made("swap", v5e, False, 12, 0.25),
-        made("sync", v5e, True, 8, 1.0),
+        made("sync", v5e, True, 8000, 0.123),
         made("sync", gpu, True, 8, 1.0),
     ]
     assert plan.table(plans).splitlines() == [
         "| stage | v5e, remat on | v5e, remat off | h100 (estimate), remat on |",
         "| --- | --- | --- | --- |",
         "| swap | 16: 32/s, compute | 3: 12/s, compute | none |",
-        "| sync | 2: 2/s, compute | none | 4: 20.1/s, compute |",
+        "| sync | 2,000: 16,300/s, compute | none | 4: 20.1/s, compute |",
     ]
 
 

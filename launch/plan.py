@@ -85,7 +85,6 @@ class Planner:
         if self.config.precision == "auto":
             self.config.precision = "bfloat16"  # what "auto" means there
         self.upstream = {name: get_config(name, self.config.size) for name in stages.NAMES}
-        self.made = {}
 
     def least(self):
         """The smallest global batch: an example of each microbatch on each device."""
@@ -93,22 +92,24 @@ class Planner:
 
     def plan(self, batch):
         """The Plan of a global batch."""
-        if batch not in self.made:
-            began, size = time.perf_counter(), common.IMAGE_SIZE[self.config.size]
-            job = (self.config, self.upstream, size, self.goal, batch, self.code)
-            found = self.known.get(job) or self.known.put(job, ahead.outcome(*job))
-            seconds = time.perf_counter() - began
-            rest = (found.used, found.costs, seconds)
-            plan = Plan(self.config.stage, self.goal, self.config.remat, batch, *rest)
-            self.made[batch] = plan
-            told(plan)
-        return self.made[batch]
+        began, size = time.perf_counter(), common.IMAGE_SIZE[self.config.size]
+        job = (self.config, self.upstream, size, self.goal, batch, self.code)
+        found = self.known.get(job) or self.known.put(job, ahead.outcome(*job))
+        seconds = time.perf_counter() - began
+        rest = (found.used, found.costs, seconds)
+        plan = Plan(self.config.stage, self.goal, self.config.remat, batch, *rest)
+        told(plan)
+        return plan
 
     def largest(self):
         """The Plan of the largest batch that fits, or None; the next larger one was refused."""
-        unit = self.least()
-        n = largest(lambda n: self.plan(n * unit), step.FEW, room(self.goal.chip, self.code))
-        return self.made[n * unit] if n else None
+        tried = {}
+
+        def attempt(n):
+            tried[n] = self.plan(n * self.least())
+            return tried[n]
+
+        return tried.get(largest(attempt, step.FEW, room(self.goal.chip, self.code)))
 
 
 def get_config(name, size):

@@ -13,7 +13,7 @@ import pytest
 from data_pipelines import shapes
 from swaptalk_jax import costs, stages
 from swaptalk_jax.costs import ahead, chips, kept, targets
-from swaptalk_jax.costs.abstract import Abstract
+from swaptalk_jax.costs.abstract import PEOPLE, Abstract
 
 ROOT = Path(__file__).resolve().parent.parent
 GIB = 1 << 30
@@ -125,7 +125,8 @@ def test_unknown_machines_are_refused(monkeypatch):
         targets.target("v5e:2x2")
 
 
-def test_outcomes_are_kept_by_what_they_depend_on(tmp_path):
+def test_outcomes_are_kept_by_what_they_depend_on(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     path = tmp_path / "a" / "known.jsonl"
     config, goal = get_config("expert"), targets.target("gpu:h100x8")
     job = (config, {"vqgan": get_config("vqgan")}, 32, goal, 8, False)
@@ -149,6 +150,12 @@ def test_outcomes_are_kept_by_what_they_depend_on(tmp_path):
     again = kept.Outcomes(path)
     assert again.get(job) == outcome == known.get(job) and again.get(larger) == refused
     assert kept.Outcomes(None).get(job) is None
+    people = tmp_path / config.data.root / PEOPLE  # a set of so many people has come
+    people.parent.mkdir(parents=True)
+    people.write_text("{}")
+    assert again.get(job) is None
+    people.unlink()
+    assert again.get(job) == outcome
     config.train.accumulate = 2
     assert again.get(job) is None
 

@@ -17,6 +17,17 @@ from swaptalk_jax import checkpoints, optim, sharding, speech, stages
 from swaptalk_jax.stages import frozen
 from swaptalk_jax.step import few_a_device, initial, make_step
 
+PEOPLE = Path("frames") / records.VERSION / "metadata.json"
+
+
+def reads(config):
+    """Paths of the files that an Abstract takes shapes from where they are, sorted."""
+    folders = {Path(need.path).parent for need in config.upstream}
+    folders |= {Path(folder) for folder in config.frozen.values() if folder}
+    folders.add(Path(config.data.features))
+    networks = [f / name for f in folders for name in (checkpoints.CONFIG, checkpoints.PARAMS)]
+    return sorted([*networks, config.data.root / PEOPLE])
+
 
 class Abstract:
     """What run.Run makes of a config, as shapes.
@@ -55,11 +66,10 @@ class Abstract:
                 path.parent.mkdir()
                 path.write_text(self.absent[slot].to_json())
                 self.config.frozen[slot] = str(path.parent)
-        path = Path("frames") / records.VERSION / "metadata.json"
-        if not (self.config.data.root / path).exists():
+        if not (self.config.data.root / PEOPLE).exists():
             self.config.data.root = str(folder)
-            (folder / path).parent.mkdir(parents=True)
-            (folder / path).write_text(json.dumps({"identities": [""] * self.identities}))
+            (folder / PEOPLE).parent.mkdir(parents=True)
+            (folder / PEOPLE).write_text(json.dumps({"identities": [""] * self.identities}))
 
     def _params(self, network):
         """Shapes of a frozen network's parameters."""

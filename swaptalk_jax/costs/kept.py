@@ -9,6 +9,7 @@ from importlib import metadata
 from pathlib import Path
 
 from swaptalk_jax import costs
+from swaptalk_jax.costs.abstract import reads
 from swaptalk_jax.costs.ahead import Outcome
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -18,7 +19,8 @@ COMPILER = ("jax", "jaxlib", "libtpu", "flax", "optax")
 class Outcomes:
     """Outcomes by the arguments of ahead.outcome, a line each of the file `path`; None: no file.
 
-    They are found again by the same compiler and the same code only. Threads may share it.
+    They are found again by the same compiler, the same code and the same networks and data in the
+    config's folders only. Threads may share it.
     """
 
     def __init__(self, path: Path | None):
@@ -54,9 +56,19 @@ def _read(line):
 
 
 def _key(config, upstream, size, target, batch_size, code=False):
-    plain = (config.to_json(), sorted((k, v.to_json()) for k, v in upstream.items()))
-    values = (plain, size, target.name, batch_size, code, _state())
+    configs = [config, *(upstream[name] for name in sorted(upstream))]
+    plain = [c.to_json() for c in configs]
+    files = [(str(path), _stamp(path)) for c in configs for path in reads(c)]
+    values = (plain, sorted(upstream), files, size, target.name, batch_size, code, _state())
     return hashlib.sha256(json.dumps(values).encode()).hexdigest()
+
+
+def _stamp(path):
+    """Tells one state of a file from another; None: it isn't there."""
+    if not path.exists():
+        return None
+    known = path.stat()
+    return known.st_size, known.st_mtime_ns
 
 
 @functools.cache

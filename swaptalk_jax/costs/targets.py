@@ -58,10 +58,11 @@ def target(topology):
     else:
         chip, counts = chips.find(family), size.split("x")
     if chip is None or chip.tpu == (family == "gpu") or not all(n.isdigit() for n in counts):
-        known = {kind: ", ".join(c.name for c in chips.CHIPS if c.tpu == kind) for kind in (0, 1)}
+        tpus = ", ".join(c.name for c in chips.CHIPS if c.tpu)
+        gpus = ", ".join(c.name for c in chips.CHIPS if not c.tpu)
         raise SystemExit(
-            f"--topology={topology}: wanted <TPU>:<shape> such as v5e:16x16, of {known[True]}; or"
-            f" gpu:<GPU>x<count> such as gpu:h100x8, of {known[False]}"
+            f"--topology={topology}: wanted <TPU>:<shape> such as v5e:16x16, of {tpus}; or"
+            f" gpu:<GPU>x<count> such as gpu:h100x8, of {gpus}"
         )
     if chip.tpu and importlib.util.find_spec("libtpu") is None:
         raise SystemExit(LIBTPU)

@@ -1,6 +1,6 @@
 """Installation: `pip install -e .`, with extras `pip install -e '.[media,test]'`."""
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 CORE = [
     "absl-py>=2.1",  # command lines
@@ -49,15 +49,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
-    packages=[
-        "configs",
-        "data_pipelines",
-        "swaptalk_jax",
-        "swaptalk_jax.costs",
-        "swaptalk_jax.models",
-        "swaptalk_jax.pretrained",
-        "swaptalk_jax.stages",
-    ],
+    packages=find_packages(include=["configs", "data_pipelines*", "swaptalk_jax*"]),
     install_requires=CORE,
     extras_require=EXTRAS,
 )

@@ -29,8 +29,8 @@ def get_config(size=""):
     c.loss = {"proxy": 1.0, "id_source": 0.5, "id_result": 0.5, "id_examples": 0}
     c.optimizer.default = common.adam(1e-4, warmup=1000)  # post-norm needs the warm-up
     if size != "paper":
-        # Tiny, 600 steps, unseen people: dlib's recogniser (swaptalk_jax/second_opinion.py) named
-        # the source in 73 % of results with 0.2, in 60 % with 0.05; L_proxy was 0.036 and 0.031.
+        # Tiny, 600 steps, unseen people: dlib's recogniser named the
+        # source in 73 % of results with 0.2, in 60 % with 0.05; L_proxy was 0.036 and 0.031.
         # The classical proxy changes the face alone, a quarter of the synthetic set's L_proxy.
         weight = 0.05 if size == "small" else 0.2
         c.loss.update(id_source=weight, id_result=weight, id_examples=2)

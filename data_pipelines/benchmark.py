@@ -30,7 +30,9 @@ import numpy as np
 from absl import app
 from absl.flags import argparse_flags
 
-from data_pipelines import loader, records, shards, sources, views
+from data_pipelines.loading import loader, views
+from data_pipelines.records import kinds, shards
+from data_pipelines.sources import listing
 
 # Frames of video that an example of a view holds; of `windows` the reference, too.
 FRAMES = {"images": 1, "pairs": 5, "windows": 6, "swaps": 3}
@@ -71,7 +73,7 @@ def measure(code, *args):
 
 def run(source: pathlib.Path, size: int, copies: int) -> dict:
     """Both measures of the videos below `source`, and their ratio."""
-    paths = sources.video_files(source)
+    paths = listing.video_files(source)
     if not paths:
         raise SystemExit(f"error: {source}: holds no video")
     with tempfile.TemporaryDirectory() as scratch:
@@ -96,7 +98,7 @@ def rates(root: pathlib.Path, seconds: float = 3.0) -> dict:
     for view in FRAMES:
         try:
             batches = loader.dataset({"root": root}, "train", view, 32, seed=0)
-        except records.RecordError as error:
+        except kinds.RecordError as error:
             if (root / views.VIEWS[view].kind).exists():
                 raise SystemExit(f"error: {error}") from error
             continue
@@ -131,14 +133,14 @@ def made_up(root: pathlib.Path, size: int, count: int = 64) -> None:
 
 def _record(kind, known, rng):
     """One record, random where its bytes matter; a clip has 10 s."""
-    record = records.blank(kind, known, frames=250)
+    record = kinds.blank(kind, known, frames=250)
     for name, value in record.items():
         if name == "image":
             size, image = known["size"], 128
             for k in (2, 4, 6):
                 noise = rng.normal(0, 6 * k, (max(1, size >> k),) * 2 + (3,))
                 image = image + cv2.resize(noise, (size, size), interpolation=cv2.INTER_CUBIC)
-            record[name] = records.encode_image(image.clip(0, 255).astype(np.uint8))
+            record[name] = kinds.encode_image(image.clip(0, 255).astype(np.uint8))
         elif getattr(value, "ndim", 0) and value.dtype == np.uint16:
             record[name] = rng.integers(0, 2048, value.shape, np.uint16)
     return record

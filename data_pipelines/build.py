@@ -10,7 +10,7 @@ D/report.json (every video and clip: what was measured, what was left out and wh
 (kept for the next build) and, for the synthetic set, D/videos. Real videos need the extra `media`.
 
 The work runs on Apache Beam: in --workers processes of this machine, or elsewhere by Beam's own
-options, e.g. --runner=FlinkRunner --flink_master=...; see data_pipelines/runner.py. The same
+options, e.g. --runner=FlinkRunner --flink_master=...; see building/runner.py. The same
 command goes on where a build was stopped. The shards do not depend on where and by how many they
 were made. A finished build is not repeated; another configuration needs another D.
 """
@@ -29,19 +29,16 @@ import shutil
 from absl import app
 from absl.flags import argparse_flags
 
-from data_pipelines import (
-    files,
-    hdtf,
-    identities,
-    page,
-    proxy,
-    quality,
-    records,
-    runner,
-    sources,
-    synthetic,
-)
-from data_pipelines.rounds import Rounds
+from data_pipelines import files
+from data_pipelines.building import runner
+from data_pipelines.building.rounds import Rounds
+from data_pipelines.faces import quality
+from data_pipelines.page import page
+from data_pipelines.people.identities import SAME, IdentityError
+from data_pipelines.proxies import choice
+from data_pipelines.records import kinds
+from data_pipelines.sources import hdtf, listing
+from data_pipelines.synthetic import sampling
 
 WORK = ".work"  # below --out, while a build is under way
 REPORT = "report.json"
@@ -69,7 +66,7 @@ class Config:
     # Clips of which it cannot be told how late their sound is: refuse | keep. They are kept, too,
     # where the videos are too few to know what is in step (offset.ANCHORS).
     unsure: str = "refuse"
-    same_face: float = identities.SAME  # distance under which faces are one person; 0: by names
+    same_face: float = SAME  # distance under which faces are one person; 0: by names
     seed: int = 0
     workers: int = 1  # processes; 1: this one
     gates: quality.Gates = quality.Gates()
@@ -97,7 +94,7 @@ def build(config: Config, beam: tuple[str, ...] = ()) -> dict:
         print(f"{out} is already built: {_sentence(summary)}")
         return summary
     # Wrong arguments leave no folder behind.
-    swapper = proxy.make(settings["proxy"], config.proxy_model, config.proxy_recogniser)
+    swapper = choice.make(settings["proxy"], config.proxy_model, config.proxy_recogniser)
     videos, missing = _videos(config, out)
     work = out / WORK
     with _alone(work):
@@ -187,7 +184,7 @@ def _videos(config, out):
     """(what there is to read, none yet of the synthetic set; rows of what is not there)."""
     if config.manifest:
         manifest = pathlib.Path(config.manifest)
-        return sources.from_manifest(manifest, pathlib.Path(config.source or manifest.parent)), []
+        return listing.from_manifest(manifest, pathlib.Path(config.source or manifest.parent)), []
     if config.source == "synthetic":
         return [], []
     if config.proxy == "exact":
@@ -195,7 +192,7 @@ def _videos(config, out):
     if config.lists:
         found, left = hdtf.from_hdtf(pathlib.Path(config.lists), pathlib.Path(config.source))
         return found, _left_out(left)
-    return sources.from_folder(pathlib.Path(config.source), leave_out=out), []
+    return listing.from_folder(pathlib.Path(config.source), leave_out=out), []
 
 
 def _left_out(told):
@@ -213,7 +210,7 @@ def _draw(config, out):
     """The videos of the synthetic set, made now unless they stand already."""
     val = config.val_identities
     try:
-        manifest = synthetic.write(
+        manifest = sampling.write(
             out / "videos",
             seed=config.seed,
             identities=config.identities,
@@ -225,7 +222,7 @@ def _draw(config, out):
         )
     except ValueError as error:
         raise BuildError(str(error)) from error
-    return sources.from_manifest(manifest)
+    return listing.from_manifest(manifest)
 
 
 # Saying so ---------------------------------------------------------------------------------------
@@ -249,7 +246,7 @@ def _refused(rows):
 
 
 def _summary(rows, swapped):
-    frames = dict.fromkeys(sources.SPLITS, 0)
+    frames = dict.fromkeys(listing.SPLITS, 0)
     for row in rows:
         for clip in row["clips"]:
             frames[clip["split"]] += clip["frames"]
@@ -302,10 +299,10 @@ def _add(parser, name, kind, default):
 
 def main(parsed):
     """Command line: errors end it in one line."""
-    known = (BuildError, sources.SourceError, identities.IdentityError, records.RecordError)
+    known = (BuildError, listing.SourceError, IdentityError, kinds.RecordError)
     try:
         build(*parsed)
-    except (*known, runner.RunError, ImportError) as error:
+    except (*known, runner.WorkerError, ImportError) as error:
         raise SystemExit(f"error: {error}") from None
     except KeyboardInterrupt:
         print("stopped; what is done is kept, run the same command again", flush=True)

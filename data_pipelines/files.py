@@ -5,8 +5,11 @@ import os
 import pathlib
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
+
+from data_pipelines import files
 
 
 @contextlib.contextmanager
@@ -35,3 +38,11 @@ def replace_arrays(path: str | os.PathLike, **arrays: np.ndarray) -> None:
     """Writes arrays as .npz."""
     with replacing(path) as part, part.open("wb") as file:
         np.savez(file, **arrays)
+
+
+def replace(path, data):
+    """Writes bytes to `path` whole or not at all; concurrent writers never share a file."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with files.replacing(path) as part:
+        part.write_bytes(data)

@@ -31,7 +31,7 @@ import sys
 import time
 from pathlib import Path
 
-STOPPED, PREEMPTED, HUNG, REFUSED = 130, 75, 76, 78  # swaptalk_jax.processes has the same
+STOPPED, PREEMPTED, HUNG, REFUSED = 130, 75, 76, 78  # swaptalk_jax.training.processes has the same
 AGREED = (0, STOPPED, PREEMPTED)  # all processes come to these together
 GRACE = 5.0  # seconds for the others to tell their reasons after one has failed
 

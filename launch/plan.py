@@ -28,9 +28,11 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from configs import common
-from swaptalk_jax import costs, stages, step
-from swaptalk_jax.costs import ahead, kept
-from swaptalk_jax.costs.targets import Target, target
+from swaptalk_jax import stages
+from swaptalk_jax.costs import count, roofline
+from swaptalk_jax.planning import ahead, kept
+from swaptalk_jax.planning.targets import Target, target
+from swaptalk_jax.training import step
 
 GIB = 1 << 30
 # How much of a chip's memory a plan's buffers may fill. The rest: the runtime's quarter GiB (more
@@ -49,7 +51,7 @@ class Plan:
     remat: bool
     batch: int  # global
     used: float
-    costs: costs.Costs | None
+    costs: count.Costs | None
     seconds: float
 
     @property
@@ -71,7 +73,7 @@ class Plan:
     @property
     def bound(self):
         """costs.Bound of a step."""
-        return costs.roofline(self.costs, self.target.chip, self.target.count)
+        return roofline.roofline(self.costs, self.target.chip, self.target.count)
 
 
 class Planner:

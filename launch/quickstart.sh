@@ -12,8 +12,8 @@ demo=$run/demo
 python -m swaptalk_jax.train --config=configs/sync.py:tiny
 python -m swaptalk_jax.export --workdir=$run --out=$run/bundle
 # Two more people of four seconds each; the first one's face and words go onto the second one.
-python -c "from data_pipelines import synthetic
-synthetic.write('$demo', seed=1, identities=2, clips=2, frames=100)"
+python -c "from data_pipelines.synthetic import sampling
+sampling.write('$demo', seed=1, identities=2, clips=2, frames=100)"
 python -m swaptalk_jax.infer --bundle=$run/bundle --source=$demo/0000/000.mp4 \
     --target=$demo/0001/000.mp4 --audio=$demo/0000/001.mp4 --out=$run/clip.mp4
 python -m swaptalk_jax.evaluate --bundle=$run/bundle --data=$run/data --codes=$run/codes \

@@ -1,7 +1,6 @@
 """What depends on the kind of device: compile options and the dtype of computation."""
 
 import functools
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -32,15 +31,6 @@ def compiler_options():
     except jax.errors.JaxRuntimeError:
         return {}
     return CPU_OPTIONS
-
-
-def keep_compiled(folder):
-    """Lets a restart find what XLA compiled; folder "": no such cache.
-
-    JAX_COMPILATION_CACHE_DIR in the environment wins.
-    """
-    if folder and not jax.config.jax_compilation_cache_dir:
-        jax.config.update("jax_compilation_cache_dir", str(Path(folder).absolute()))
 
 
 def compute_dtype(precision):

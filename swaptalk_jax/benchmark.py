@@ -9,94 +9,26 @@ Each compares within one run, so that its ratios can be trusted.
 
 import json
 import os
-import subprocess
 import sys
-import tempfile
-import time
 from pathlib import Path
 
 import jax
-import numpy as np
 from absl import app, flags
 from ml_collections import config_flags
 
-from data_pipelines import loader, records
-from swaptalk_jax import backend, checkpoints, processes, progress, scaling, upstream, writer
+from data_pipelines import files
+from data_pipelines.records import kinds
+from swaptalk_jax import command, errors
+from swaptalk_jax.benchmarks import scaling
+from swaptalk_jax.benchmarks.startup import startup
+from swaptalk_jax.benchmarks.steps import measure
 from swaptalk_jax.costs import chips
-from swaptalk_jax.run import Run
-
-
-def seconds(function, steps):
-    """Seconds that a call of function() takes on average, the last one's result waited for."""
-    began, before = time.perf_counter(), None
-    for _ in range(steps):
-        after = function()
-        jax.block_until_ready(before)  # as training: one step is always queued
-        before = after
-    jax.block_until_ready(before)
-    return (time.perf_counter() - began) / steps
-
-
-def measure(config, steps, rounds=5):
-    """({name: seconds a step}, share of the time that input takes, seconds to compile, FLOPs).
-
-    Loader alone, step alone (one batch again and again), and both as training has them: there the
-    next batch is made while a step runs. They take turns, `rounds` times, so that a machine that
-    becomes slower does so for all of them; told are medians. FLOPs are those of a device.
-    """
-    run = Run(config)
-    state, stream = run.new_state(), run.batches.training(0)
-    compiling = run.compile(state)
-    batch = next(stream)
-
-    def step(batch):
-        nonlocal state
-        state, metrics = run.update(state, batch)
-        return metrics
-
-    jax.block_until_ready(step(batch))
-    each = max(1, steps // rounds)
-    ways = {
-        "loader alone": lambda: next(stream),
-        "step alone": lambda: step(batch),
-        "loader + step": lambda: step(next(stream)),
-    }
-    taken = {name: [] for name in ways}
-    for _ in range(rounds):
-        for name, way in ways.items():
-            if "loader" in name:  # what was made meanwhile would flatter it
-                seconds(ways["loader alone"], 2 * loader.PREFETCH)
-            taken[name].append(seconds(way, each))
-    rows = {name: float(np.median(times)) for name, times in taken.items()}
-    pairs = zip(taken["step alone"], taken["loader + step"], strict=True)
-    share = max(0.0, float(np.median([1.0 - alone / both for alone, both in pairs])))
-    return rows, share, compiling, run.costs().flops
-
-
-def startup(arguments):
-    """{cache: seconds from the command to the first step}, without and with what XLA has kept."""
-    found = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for name in ("cold", "warm"):
-            command = [sys.executable, "-m", "swaptalk_jax.train", *arguments]
-            command += [f"--config.workdir={folder}/{name}", f"--config.compile_cache={folder}/xla"]
-            began = time.perf_counter()
-            run = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-            for line in run.stdout:
-                if " 1/" in line:
-                    found[name] = time.perf_counter() - began
-                    break
-                print(f"  {line.rstrip()}")
-            run.kill()
-            run.wait()
-            if name not in found:
-                raise SystemExit(f"[benchmark] {' '.join(command)} ended before its first step")
-    return found
+from swaptalk_jax.training import processes, upstream
 
 
 def main(_):
     """Prints the table."""
-    progress.quiet()
+    command.quiet()
     values = flags.FLAGS
     config = values.config
     arguments = [a for a in sys.argv[1:] if not a.startswith(("--scaling", "--startup", "--out"))]
@@ -105,12 +37,12 @@ def main(_):
             processes.join(config)
         elif values.scaling and "JAX_NUM_CPU_DEVICES" not in os.environ:
             jax.config.update("jax_num_cpu_devices", scaling.SIMULATED)
-        backend.keep_compiled(config.compile_cache)
+        command.keep_compiled(config.compile_cache)
         upstream.prepare(config)
         if values.scaling_rows:
             found = scaling.rows(config, jax.devices(), values.scaling_most, values.steps)
             if jax.process_index() == 0:
-                writer.replace(values.scaling_rows, json.dumps(found).encode())
+                files.replace(values.scaling_rows, json.dumps(found).encode())
         elif values.scaling:
             out = Path(values.out or f"{config.root}/scaling/{config.stage}")
             raise SystemExit(bool(scaling.run(config, values.steps, arguments, out)))
@@ -119,7 +51,7 @@ def main(_):
                 print(f"  {name} cache: {seconds:6.1f} s from the command to the first step")
         else:
             _tell(config, values.steps)
-    except (checkpoints.CheckpointError, records.RecordError, progress.RunError) as error:
+    except (errors.CheckpointError, kinds.RecordError, errors.RunError) as error:
         raise SystemExit(f"[benchmark] {error}") from error
 
 

@@ -16,8 +16,13 @@ from pathlib import Path
 import numpy as np
 from absl import app, flags
 
-from data_pipelines import records
-from swaptalk_jax import checkpoints, measures, pipeline, progress, report, validation, writer
+from data_pipelines import files
+from data_pipelines.records import kinds
+from swaptalk_jax import command, errors
+from swaptalk_jax.evaluation import metrics, report
+from swaptalk_jax.evaluation.split import ValidationSplit
+from swaptalk_jax.inference import swaptalk
+from swaptalk_jax.pictures import grid, save_picture
 
 # What a bundle must reach to be worth showing. The words of a tiny bundle are no benchmark: these
 # bounds say that every stage has learned its task.
@@ -39,9 +44,9 @@ def evaluate(pipe, data, codes):
     Raises RecordError where a set is missing or does not belong to the bundle.
     """
     began = time.monotonic()
-    split = validation.Validation(pipe, data, codes)
+    split = ValidationSplit(pipe, data, codes)
     numbers, examples, pictures = {}, {}, {}
-    for measure in measures.ALL:
+    for measure in metrics.ALL:
         for known, new in zip((numbers, examples, pictures), measure(pipe, split), strict=True):
             known |= new
     checked = {
@@ -64,22 +69,22 @@ def evaluate(pipe, data, codes):
 def faces(rows):
     """One picture of rows (source, target, truth, result), two of them side by side."""
     pairs = zip(rows[::2], rows[1::2], strict=False)
-    return writer.grid([np.stack([*left, *right]) for left, right in pairs], scale_to=128)
+    return grid([np.stack([*left, *right]) for left, right in pairs], scale_to=128)
 
 
 def main(_):
     """Command line."""
-    progress.quiet()
+    command.quiet()
     c = flags.FLAGS
     out = Path(c.out)
     try:
-        pipe = pipeline.SwapTalk(c.bundle, c.batch_size)
+        pipe = swaptalk.SwapTalk(c.bundle, c.batch_size)
         evaluation, pictures = evaluate(pipe, c.data, c.codes)
-        writer.replace(out / "evaluation.json", json.dumps(evaluation, indent=1).encode())
+        files.replace(out / "evaluation.json", json.dumps(evaluation, indent=1).encode())
         page = report.page(evaluation, pictures, Path(c.workdir or out), c.clip)
-        writer.replace(out / "report.html", page.encode())
-        writer.save_picture(out / "result.jpg", faces(pictures["swap"]))
-    except (checkpoints.CheckpointError, records.RecordError) as error:
+        files.replace(out / "report.html", page.encode())
+        save_picture(out / "result.jpg", faces(pictures["swap"]))
+    except (errors.CheckpointError, kinds.RecordError) as error:
         raise SystemExit(f"[evaluate] {error}") from error
     for name, check in evaluation["thresholds"].items():
         verdict = "pass" if check["passed"] else "FAIL"

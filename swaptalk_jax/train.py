@@ -12,16 +12,16 @@ import jax.numpy as jnp
 from absl import app, flags
 from ml_collections import config_flags
 
-from data_pipelines import records
-from swaptalk_jax import (
-    backend,
-    checkpoints,
-    processes,
-    progress,
-    upstream,
-    writer,
-)
-from swaptalk_jax.run import Run
+from data_pipelines.records import kinds
+from swaptalk_jax import command, errors, pictures
+from swaptalk_jax.training import checkpoints, processes, upstream
+from swaptalk_jax.training.history import History
+from swaptalk_jax.training.interrupt import Interrupt
+from swaptalk_jax.training.log import Writer
+from swaptalk_jax.training.setup import Trainer
+from swaptalk_jax.training.trace import Trace
+from swaptalk_jax.training.watchdog import Watchdog
+from swaptalk_jax.weights import store
 
 
 def evaluate(run, params):
@@ -42,7 +42,7 @@ def look(run, state, step, log, history):
     batch = next(run.batches.validation())
     rows = run.pictures(state.best, run.frozen, batch)
     if rows is not None:
-        log.picture(step, "samples", writer.grid(rows))
+        log.picture(step, "samples", pictures.grid(rows))
     for name, found in run.histograms(state.best, run.frozen, batch).items():
         log.histogram(step, name, found)
 
@@ -55,17 +55,17 @@ def train(config):
     """
     upstream.prepare(config)
     workdir, steps, every = Path(config.workdir), config.train.steps, config.train
-    watchdog = processes.Watchdog(every.hang_seconds, f"[{config.stage}]")
-    with watchdog, processes.Interrupt() as interrupt:
+    watchdog = Watchdog(every.hang_seconds, f"[{config.stage}]")
+    with watchdog, Interrupt() as interrupt:
         plain_config = checkpoints.claim(workdir, config)
-        run = Run(config)
+        run = Trainer(config)
         saved = checkpoints.Checkpoints(workdir, every.keep)
         start, state = run.restored(saved)
         if state is None:
             state = run.new_state()
-        history = progress.History(config, start)
+        history = History(config, start)
         history.compiled(run.compile(state), run.costs(), run.size())
-        log, trace = writer.Writer(workdir, start), writer.Trace(workdir, every)
+        log, trace = Writer(workdir, start), Trace(workdir, every)
         stream = run.batches.training(start)
 
         for step in range(start, steps + 1):
@@ -102,14 +102,14 @@ def train(config):
                 "vqgan_fingerprint": run.vqgan_fingerprint,
                 "sound_fingerprint": run.sound_fingerprint,
             }
-            checkpoints.save_network(workdir, params, noted)
+            store.save_network(workdir, params, noted)
     return state
 
 
 def main(_):
     """Command line: trains the config's stage unless it has its steps already."""
-    progress.quiet()
-    with processes.failing_alone():
+    command.quiet()
+    with command.failing_alone():
         start(flags.FLAGS.config)
 
 
@@ -118,15 +118,15 @@ def start(config):
     try:
         if config.distributed:
             processes.join(config)
-        backend.keep_compiled(config.compile_cache)
-        done = checkpoints.finished_steps(config.workdir)
+        command.keep_compiled(config.compile_cache)
+        done = store.finished_steps(config.workdir)
         if done >= config.train.steps:
             print(f"[{config.stage}] {config.workdir} has its {done} steps; nothing to do")
             return
         train(config)
-    except (checkpoints.CheckpointError, records.RecordError, progress.RunError) as error:
+    except (errors.CheckpointError, kinds.RecordError, errors.RunError) as error:
         print(f"[{config.stage}] {error}", file=sys.stderr)
-        raise SystemExit(processes.REFUSED) from error
+        raise SystemExit(errors.REFUSED) from error
 
 
 if __name__ == "__main__":

@@ -1,11 +1,9 @@
 """What several test files share."""
 
 import signal
-from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).resolve().parent.parent
+from places import ROOT
 
 # Shells start what runs in the background deaf to Ctrl-C; all that tests start would be deaf too.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -7,8 +7,10 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from swaptalk_jax import checkpoints, export, pipeline, speech
-from swaptalk_jax.stages import frozen
+from swaptalk_jax.inference import swaptalk
+from swaptalk_jax.models import registry
+from swaptalk_jax.sound import Features
+from swaptalk_jax.weights import bundle, store
 
 SIZE, GRID, WIDTH, CODES = 16, (8, 8), 4, 24
 MODEL = {
@@ -43,14 +45,14 @@ def inputs(name):
 def parameters(name, seed=0):
     """Random parameters of a network: drawn, not initialised, which would take a compilation."""
     rng = np.random.default_rng(seed)
-    model = frozen.build(name, MODEL[name])
+    model = registry.build(name, MODEL[name])
     shapes = jax.eval_shape(model.init, jax.random.key(0), *inputs(name))["params"]
     return jax.tree.map(lambda x: rng.normal(0, 0.3, x.shape).astype(np.float32), shapes)
 
 
 def train(workdir, seed=0, stages=("vqgan", "identity", "expert", "swap", "sync")):
     """Leaves below workdir what five finished trainings would leave."""
-    for stage, networks in export.FILES.values():
+    for stage, networks in bundle.FILES.values():
         if stage not in stages:
             continue
         config = {
@@ -60,12 +62,12 @@ def train(workdir, seed=0, stages=("vqgan", "identity", "expert", "swap", "sync"
             "data": DATA | {"root": f"{workdir}/codes"},
             "root": str(workdir),
             "frozen": {"recogniser": f"{workdir}/identity"},
-            "vqgan_fingerprint": checkpoints.fingerprint(parameters("vqgan", seed)),
-            "sound_fingerprint": speech.Features(DATA["features"]).fingerprint,
+            "vqgan_fingerprint": store.fingerprint(parameters("vqgan", seed)),
+            "sound_fingerprint": Features(DATA["features"]).fingerprint,
             "train": {"steps": 7},
         }
         params = {name: parameters(name, seed) for name in networks}
-        checkpoints.save_network(Path(workdir) / stage, params, config)
+        store.save_network(Path(workdir) / stage, params, config)
 
 
 @functools.cache
@@ -73,14 +75,14 @@ def folder():
     """The bundle's folder, made once in a session; never write into it."""
     root = Path(_folder().name)
     train(root / "runs")
-    export.export(root / "runs", root / "bundle")
+    bundle.export(root / "runs", root / "bundle")
     return root / "bundle"
 
 
 @functools.cache
 def pipe():
     """The bundle, loaded once, so that every function is compiled once."""
-    return pipeline.SwapTalk(folder(), batch_size=4)
+    return swaptalk.SwapTalk(folder(), batch_size=4)
 
 
 @functools.cache

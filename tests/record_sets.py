@@ -1,6 +1,6 @@
 """Small record sets for tests."""
 
-from data_pipelines import shards
+from data_pipelines.records import shards
 
 # Metadata of small sets of codes and swaps.
 CODES = {

@@ -7,6 +7,7 @@ normalisation statistics and softmax are float32 whatever `dtype` says.
 import math
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 
@@ -109,3 +110,23 @@ class Upsample(nn.Module):
     @nn.compact
     def __call__(self, x):
         return nn.Conv(self.width, (3, 3), dtype=self.dtype, name="conv")(upsample(x))
+
+
+def cut(image, box, size):
+    """The part `box` of crops [b S S c] as float32 [b size size c].
+
+    box = (y0, x0, y1, x1) in the crop's sides, inside of it. Static slice, anti-aliased bilinear
+    resize.
+    """
+    b, height, width, c = image.shape
+    y0, x0, y1, x1 = (
+        round(edge * side) for edge, side in zip(box, (height, width, height, width), strict=True)
+    )
+    face = image.astype(jnp.float32)[:, y0:y1, x0:x1]
+    shape = (b, size, size, c)
+    return face if face.shape == shape else jax.image.resize(face, shape, "linear", antialias=True)
+
+
+def normalised(embedding):
+    """[b e] -> of length 1."""
+    return embedding * jax.lax.rsqrt(jnp.sum(embedding**2, axis=-1, keepdims=True) + 1e-12)

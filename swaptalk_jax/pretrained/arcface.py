@@ -1,7 +1,7 @@
 """ArcFace's iResNet from insightface's ONNX files, BatchNorms folded by the export or not."""
 
-from swaptalk_jax.models.iresnet import IResNet
-from swaptalk_jax.pretrained import Network, layers
+from swaptalk_jax.models.public.iresnet import IResNet
+from swaptalk_jax.pretrained import PublicNetwork, layers
 
 
 def read(path):
@@ -45,7 +45,7 @@ def _unit(net):
 
 
 def _network(name, title, megabytes, original):
-    return Network(
+    return PublicNetwork(
         name=name,
         slot="recogniser",
         module="IResNet",

@@ -2,10 +2,11 @@
 
 import numpy as np
 
-from swaptalk_jax.checkpoints import CheckpointError
-from swaptalk_jax.models.hubert import KERNELS
-from swaptalk_jax.pretrained import Network, torch_file
-from swaptalk_jax.pretrained.whisper import block, conv, count, dense, norm
+from swaptalk_jax.errors import CheckpointError
+from swaptalk_jax.models.public.hubert import KERNELS
+from swaptalk_jax.pretrained import PublicNetwork
+from swaptalk_jax.pretrained.formats import torch_file
+from swaptalk_jax.pretrained.transformer import block, conv, count, dense, norm
 
 # Our name of a layer of a block -> transformers'.
 NAMES = {
@@ -85,7 +86,7 @@ def _position(known):
 
 
 NETWORKS = tuple(
-    Network(
+    PublicNetwork(
         name=name,
         slot="speech",
         module="Hubert",

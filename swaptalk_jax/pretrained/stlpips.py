@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from swaptalk_jax.checkpoints import CheckpointError
-from swaptalk_jax.pretrained import Network, Package, vgg16
-from swaptalk_jax.pretrained.torch_file import read_tensors
+from swaptalk_jax.errors import CheckpointError
+from swaptalk_jax.pretrained import PublicNetwork, PublicPackage, vgg16
+from swaptalk_jax.pretrained.formats.torch_file import read_tensors
 
 
 def read(path):
@@ -26,14 +26,14 @@ def read(path):
 
 FILE = "stlpips_pytorch/weights/vST0.0/vgg_shift_tolerant.pth"
 NETWORKS = (
-    Network(
+    PublicNetwork(
         name="stlpips",
         slot="perceptual",
         module="VGG16Features",
         title="Shift-tolerant LPIPS on VGG16: a trained perceptual distance",
         licence="BSD-2-Clause",
         megabytes=59,
-        package=Package(
+        package=PublicPackage(
             registry="pypi",
             name="stlpips-pytorch",
             version="0.0.2",

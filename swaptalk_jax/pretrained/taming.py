@@ -8,10 +8,10 @@ import re
 
 import numpy as np
 
-from swaptalk_jax.checkpoints import CheckpointError
+from swaptalk_jax.errors import CheckpointError
 from swaptalk_jax.models.blocks import group_count
-from swaptalk_jax.pretrained import Network
-from swaptalk_jax.pretrained.torch_file import read_tensors
+from swaptalk_jax.pretrained import PublicNetwork
+from swaptalk_jax.pretrained.formats.torch_file import read_tensors
 
 PARTS = r"(encoder|decoder|quantize|quant_conv|post_quant_conv)\."
 
@@ -177,7 +177,7 @@ def _conv(tensors, name):
 
 
 NETWORKS = (
-    Network(
+    PublicNetwork(
         name="vqgan_f16",
         slot="vqgan",
         module="VQGAN",

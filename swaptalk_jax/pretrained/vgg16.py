@@ -4,10 +4,10 @@ import re
 
 import numpy as np
 
-from swaptalk_jax.checkpoints import CheckpointError
-from swaptalk_jax.models.vgg import STAGES
-from swaptalk_jax.pretrained import Network
-from swaptalk_jax.pretrained.torch_file import read_tensors
+from swaptalk_jax.errors import CheckpointError
+from swaptalk_jax.models.public.vgg import STAGES
+from swaptalk_jax.pretrained import PublicNetwork
+from swaptalk_jax.pretrained.formats.torch_file import read_tensors
 
 ADDRESS = "https://download.pytorch.org/models/vgg16-397923af.pth (528 MB, torchvision)"
 HEADS = "vgg.pth"  # lpips/weights/v0.1/vgg.pth of the package `lpips` 0.1.4, 7 KB
@@ -80,7 +80,7 @@ def heads(tensors, widths, path):
 
 
 NETWORKS = (
-    Network(
+    PublicNetwork(
         name="vgg16",
         slot="perceptual",
         module="VGG16Features",
@@ -91,7 +91,7 @@ NETWORKS = (
         original=ADDRESS,
         read=read,
     ),
-    Network(
+    PublicNetwork(
         name="lpips",
         slot="perceptual",
         module="VGG16Features",

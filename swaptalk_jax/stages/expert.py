@@ -2,9 +2,9 @@
 
 import jax.numpy as jnp
 
-from swaptalk_jax import losses
-from swaptalk_jax.models.vqgan import halves
-from swaptalk_jax.stages import Stage
+from swaptalk_jax.models import expert
+from swaptalk_jax.models.latent import halves
+from swaptalk_jax.stages import Stage, losses
 
 
 class ExpertStage(Stage):
@@ -54,7 +54,7 @@ class ExpertStage(Stage):
 
 def right(video, audio, label):
     """1.0 where the verdict at cosine 0.5 is right, else 0.0 [b]."""
-    return ((losses.in_sync(video, audio) > 0.5) == (label > 0.5)).astype(jnp.float32)
+    return ((expert.in_sync(video, audio) > 0.5) == (label > 0.5)).astype(jnp.float32)
 
 
 STAGE = ExpertStage

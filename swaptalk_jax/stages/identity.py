@@ -3,10 +3,10 @@
 import jax
 import jax.numpy as jnp
 
-from data_pipelines import records
-from swaptalk_jax import losses
-from swaptalk_jax.stages import Stage
-from swaptalk_jax.stages.images import augment, to_float
+from data_pipelines.records import reader
+from swaptalk_jax.models.latent import to_float
+from swaptalk_jax.stages import Stage, losses
+from swaptalk_jax.stages.images import augment
 
 
 class IdentityStage(Stage):
@@ -17,7 +17,7 @@ class IdentityStage(Stage):
     def __init__(self, config):
         super().__init__(config)
         self.recogniser = self.build("recogniser")
-        self.classes = len(records.metadata(config.data.root, "frames")["identities"])
+        self.classes = len(reader.metadata(config.data.root, "frames")["identities"])
 
     def init(self, rng, batch):
         """Parameters from one batch of images."""

@@ -4,11 +4,6 @@ import jax
 import jax.numpy as jnp
 
 
-def to_float(image):
-    """uint8 [... h w 3] -> float32 [-1, 1]."""
-    return image.astype(jnp.float32) / 127.5 - 1.0
-
-
 def augment(rng, image):
     """Random brightness (+-0.15), contrast (0.8-1.2) and blur of half of the images [b h w 3].
 

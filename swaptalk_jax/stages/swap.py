@@ -2,8 +2,7 @@
 
 import jax.numpy as jnp
 
-from swaptalk_jax import losses
-from swaptalk_jax.stages import Stage
+from swaptalk_jax.stages import Stage, losses
 
 
 class SwapStage(Stage):

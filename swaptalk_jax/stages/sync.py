@@ -3,10 +3,8 @@
 import jax
 import jax.numpy as jnp
 
-from data_pipelines import align
-from swaptalk_jax import losses
-from swaptalk_jax.models.vqgan import halves, join
-from swaptalk_jax.stages import Stage
+from swaptalk_jax.models.latent import halves, join
+from swaptalk_jax.stages import Stage, losses
 
 
 class SyncStage(Stage):
@@ -77,7 +75,7 @@ class SyncStage(Stage):
     def code(self, lower, target):
         """L_code of lower halves [n h/2 w d] -> [n]; cells of the mouth weigh `loss.mouth` x."""
         h, w = lower.shape[1:3]
-        weights = align.lower_weights(2 * h, w, self.config.loss.mouth)
+        weights = losses.lower_weights(2 * h, w, self.config.loss.mouth)
         return losses.code(lower, target, weights[..., None])
 
     def loss(self, params, nets, batch, rng, step):

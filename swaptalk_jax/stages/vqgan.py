@@ -4,11 +4,10 @@ import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from data_pipelines import align
-from swaptalk_jax import checkpoints, losses
-from swaptalk_jax.models.vqgan import halves
-from swaptalk_jax.stages import Stage
-from swaptalk_jax.stages.images import to_float
+from swaptalk_jax import errors
+from swaptalk_jax.models.latent import halves, to_float
+from swaptalk_jax.stages import Stage, losses
+from swaptalk_jax.weights import store
 
 stop = jax.lax.stop_gradient
 HALVES = ("upper", "lower")
@@ -54,11 +53,11 @@ class VQGANStage(Stage):
         if not self.config.init_from:
             return params
         folder = self.config.init_from
-        given = flatten_dict(checkpoints.load_network(folder)[0].get("vqgan", {}), sep="/")
+        given = flatten_dict(store.load_network(folder)[0].get("vqgan", {}), sep="/")
         own = flatten_dict(params["vqgan"], sep="/")
         taken = {k: given[k] for k in own if k in given and given[k].shape == own[k].shape}
         if not taken:
-            raise checkpoints.CheckpointError(
+            raise errors.CheckpointError(
                 f"{folder}: nothing in it fits config.model.vqgan; take its config.json's"
             )
         left = sorted(own.keys() - taken.keys())
@@ -204,7 +203,7 @@ class VQGANStage(Stage):
         b, h, w = shape
         if half == "upper":
             return jnp.ones(shape)
-        return jnp.tile(align.lower_weights(2 * h, w, self.config.loss.mouth), (b, 1, 1))
+        return jnp.tile(losses.lower_weights(2 * h, w, self.config.loss.mouth), (b, 1, 1))
 
     def evaluate(self, params, nets, batch):
         """PSNR in dB and 1 - identity loss of the reconstruction, per image."""

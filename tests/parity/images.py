@@ -19,10 +19,10 @@ import torch.nn.functional as F
 from diffusers import VQModel
 from safetensors.numpy import save_file
 
-from swaptalk_jax.models.vgg import VGG16Features
+from swaptalk_jax.models.public.vgg import VGG16Features
 from swaptalk_jax.models.vqgan import VQGAN
 from swaptalk_jax.pretrained import stlpips, taming, vgg16
-from swaptalk_jax.pretrained.torch_file import read_tensors
+from swaptalk_jax.pretrained.formats.torch_file import read_tensors
 from tests import random_images
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "images.npz"

@@ -19,8 +19,8 @@ import onnxruntime
 import tflite
 from ai_edge_litert.interpreter import Interpreter
 
+from swaptalk_jax.models import registry
 from swaptalk_jax.pretrained import arcface, mobilefacenet, sface
-from swaptalk_jax.stages import frozen
 from tests import random_onnx
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "mobilefacenet.npz"
@@ -58,7 +58,7 @@ def compare(title, importer, path, other, pixels=lambda x: x):
     """Prints the relative error; x are our pixels, in [-1, 1], the whole image cut out."""
     params, fields = importer.read(path)
     fields["box"] = (0, 0, 1, 1)
-    model = frozen.build("recogniser", fields, importer.NETWORKS[0].module)
+    model = registry.build("recogniser", fields, importer.NETWORKS[0].module)
     shape = (2, fields["input_size"], fields["input_size"], 3)
     x = np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32)
     theirs = other(path, np.float32(pixels(x)))

@@ -169,7 +169,7 @@ def theirs(kind, numbers, tensors=None):
 def run(kind, model, samples):
     """transformers' last hidden state [t width] of samples, as its own preprocessing takes them.
 
-    HuBERT gets the mirrored margins that our token grid asks for (swaptalk_jax/speech.py).
+    HuBERT gets the mirrored margins that our token grid asks for (swaptalk_jax/sound.py).
     """
     import torch
 
@@ -186,8 +186,8 @@ def ours(kind, tensors, samples, window=None):
     """Our features [t width] from a file that holds the tensors."""
     from safetensors.numpy import save_file
 
-    from swaptalk_jax import speech
     from swaptalk_jax.pretrained import hubert, whisper
+    from swaptalk_jax.sound import Features
 
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "model.safetensors"
@@ -198,7 +198,7 @@ def ours(kind, tensors, samples, window=None):
         "network": "WhisperEncoder" if is_whisper else "Hubert",
         "model": {"speech": fields | {"output": None}},  # the last, as theirs
     }
-    features = speech.Features(kind, (params, config))
+    features = Features(kind, (params, config))
     if window:
         features._function.window = window
     return features(samples)
@@ -235,8 +235,8 @@ def real(path):
     """A real Whisper tiny's file (CTranslate2) in both."""
     import torch
 
-    from swaptalk_jax import speech
     from swaptalk_jax.pretrained import whisper
+    from swaptalk_jax.sound import Features
 
     renamed = {
         key.removeprefix("encoder."): torch.from_numpy(np.array(value, np.float32))
@@ -260,7 +260,7 @@ def real(path):
     for seconds in (3, 10, 30):
         samples = sound(seconds)
         result = run("whisper", model, samples)[: 50 * seconds]
-        error = relative(speech.Features("whisper", (params, config))(samples), result)
+        error = relative(Features("whisper", (params, config))(samples), result)
         print(f"{path}, {seconds} s: relative error {error:.1e}", flush=True)
 
 

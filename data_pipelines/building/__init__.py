@@ -1,0 +1,1 @@
+"""The rounds of a build, its jobs, and what runs them."""

@@ -1,0 +1,1 @@
+"""Faces in videos: found, followed, aligned, judged."""

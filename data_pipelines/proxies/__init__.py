@@ -1,0 +1,1 @@
+"""Proxy swappers, and the pairs that they swap."""

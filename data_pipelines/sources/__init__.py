@@ -1,0 +1,1 @@
+"""What there is to read: a folder, a manifest, HDTF's lists."""

@@ -1,0 +1,1 @@
+"""The embedded set: drawn people who speak."""

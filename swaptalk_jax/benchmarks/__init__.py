@@ -1,0 +1,1 @@
+"""Measurements of speed, each within one run."""

@@ -1,0 +1,27 @@
+"""Seconds from the command to the first step."""
+
+import subprocess
+import sys
+import tempfile
+import time
+
+
+def startup(arguments):
+    """{cache: seconds from the command to the first step}, without and with what XLA has kept."""
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("cold", "warm"):
+            command = [sys.executable, "-m", "swaptalk_jax.train", *arguments]
+            command += [f"--config.workdir={folder}/{name}", f"--config.compile_cache={folder}/xla"]
+            began = time.perf_counter()
+            run = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+            for line in run.stdout:
+                if " 1/" in line:
+                    found[name] = time.perf_counter() - began
+                    break
+                print(f"  {line.rstrip()}")
+            run.kill()
+            run.wait()
+            if name not in found:
+                raise SystemExit(f"[benchmark] {' '.join(command)} ended before its first step")
+    return found

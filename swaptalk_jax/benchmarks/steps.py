@@ -1,0 +1,56 @@
+"""Seconds of a training step, of its input, and of both together."""
+
+import time
+
+import jax
+import numpy as np
+
+from data_pipelines.loading import loader
+from swaptalk_jax.training.setup import Trainer
+
+
+def seconds(function, steps):
+    """Seconds that a call of function() takes on average, the last one's result waited for."""
+    began, before = time.perf_counter(), None
+    for _ in range(steps):
+        after = function()
+        jax.block_until_ready(before)  # as training: one step is always queued
+        before = after
+    jax.block_until_ready(before)
+    return (time.perf_counter() - began) / steps
+
+
+def measure(config, steps, rounds=5):
+    """({name: seconds a step}, share of the time that input takes, seconds to compile, FLOPs).
+
+    Loader alone, step alone (one batch again and again), and both as training has them: there the
+    next batch is made while a step runs. They take turns, `rounds` times, so that a machine that
+    becomes slower does so for all of them; told are medians. FLOPs are those of a device.
+    """
+    run = Trainer(config)
+    state, stream = run.new_state(), run.batches.training(0)
+    compiling = run.compile(state)
+    batch = next(stream)
+
+    def step(batch):
+        nonlocal state
+        state, metrics = run.update(state, batch)
+        return metrics
+
+    jax.block_until_ready(step(batch))
+    each = max(1, steps // rounds)
+    ways = {
+        "loader alone": lambda: next(stream),
+        "step alone": lambda: step(batch),
+        "loader + step": lambda: step(next(stream)),
+    }
+    taken = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, way in ways.items():
+            if "loader" in name:  # what was made meanwhile would flatter it
+                seconds(ways["loader alone"], 2 * loader.PREFETCH)
+            taken[name].append(seconds(way, each))
+    rows = {name: float(np.median(times)) for name, times in taken.items()}
+    pairs = zip(taken["step alone"], taken["loader + step"], strict=True)
+    share = max(0.0, float(np.median([1.0 - alone / both for alone, both in pairs])))
+    return rows, share, compiling, run.costs().flops

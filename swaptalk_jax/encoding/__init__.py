@@ -1,0 +1,1 @@
+"""Face shards -> code shards."""

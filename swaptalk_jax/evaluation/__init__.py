@@ -1,0 +1,1 @@
+"""How good a bundle is: the split, what is rendered, the metrics, the report."""

@@ -1,0 +1,40 @@
+"""Whose face is a swapped one, for the bundle's own recogniser?"""
+
+from swaptalk_jax.evaluation.metrics.psnr import psnr
+from swaptalk_jax.evaluation.renders import SHOWN, TRIPLES
+from swaptalk_jax.evaluation.tally import Tally, chunks, spread
+
+
+def swap(pipe, validation):
+    """swap/id_retrieval: share of results whose nearest identity in the gallery is the source's.
+
+    *_unquantized: the result not put on codes. *_truth: of the proxy swapper's result, which the
+    module learns from. psnr: result against that; psnr_unchanged: the target's frame against it.
+    id_similarity_*: cosine to the mean embedding of the source or the target.
+    """
+    tally, pictures = Tally(), []
+    picked = spread(len(validation.triples), TRIPLES)
+    shown = {picked[i] for i in spread(len(picked), SHOWN)}
+    for rows in chunks(picked, pipe.batch_size):
+        batch, truth = validation.swapped(rows)
+        target, _ = validation.images(batch["target_frame"])
+        z = pipe.swap(*(pipe.lookup(batch[k]) for k in ("source", "target")), quantize=False)
+        result, raw = pipe.decode(pipe.quantize(z)), pipe.decode(z)
+        embeddings = pipe.embed(result)
+        who, whom = batch["source_identity"], batch["target_identity"]
+        tally.add(
+            {
+                "swap/id_retrieval": validation.gallery.nearest(embeddings) == who,
+                "swap/id_retrieval_unquantized": validation.gallery.nearest(pipe.embed(raw)) == who,
+                "swap/id_retrieval_truth": validation.gallery.nearest(pipe.embed(truth)) == who,
+                "swap/id_similarity_source": validation.gallery.similarity(embeddings, who),
+                "swap/id_similarity_target": validation.gallery.similarity(embeddings, whom),
+                "swap/psnr": psnr(truth, result),
+                "swap/psnr_unquantized": psnr(truth, raw),
+                "swap/psnr_unchanged": psnr(truth, target),
+            }
+        )
+        source, _ = validation.images(batch["source_frame"])
+        known = zip(rows, source, target, truth, result, strict=True)
+        pictures += [row for i, *row in known if i in shown]
+    return tally.means(), tally.counts(), {"swap": pictures}

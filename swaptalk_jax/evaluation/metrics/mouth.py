@@ -1,0 +1,121 @@
+"""Errors of the mouth after lip-sync, alone and after a swap."""
+
+import numpy as np
+
+from swaptalk_jax.evaluation import renders
+from swaptalk_jax.evaluation.metrics.psnr import box_error
+from swaptalk_jax.evaluation.renders import CLIPS, JOINT, STRIP, STRIPS, TOGETHER, WINDOWS
+from swaptalk_jax.evaluation.tally import Tally, chunks, spread
+
+
+def sync(pipe, validation):
+    """sync/mouth_error_ratio: error in the mouth's box against the true frame, over the error when
+    the reference's lower half is left as it is. Reference: the clip's first frame.
+
+    *_floor: of the VQGAN's reconstruction. in_sync*: the expert's cosine of the result, the truth,
+    the reference's lips as they are. cross/in_sync: lips made for another clip's sound (reference
+    = target), with that sound; cross/in_sync_unchanged: the unchanged lips with it.
+    """
+    tally, pictures = Tally(), []
+    length, clips = pipe.audio["window"], validation.clips
+    picked = [i for i in spread(len(clips), CLIPS) if len(clips[i]["codes"]) > length]
+    for group in chunks(picked, TOGETHER):
+        windows = [window for i in group for window in _windows(clips, i, length)]
+        target, reference, truth, boxes = renders.seen(pipe, validation, windows, length)
+        heard, said = renders.heard_and_said(pipe, windows, length, "own")
+        foreign, foreign_said = renders.heard_and_said(pipe, windows, length, "other")
+        results = {
+            "": pipe.sync(target, reference, heard),
+            "_unchanged": with_lips(target, reference),
+            "_floor": target,
+        }
+        for name, z in results.items():
+            error = box_error(truth, pipe.decode(z), boxes)
+            tally.add({f"sync/mouth_error{name}": error})
+        for name, z, sound in (
+            ("sync/in_sync", results[""], said),
+            ("sync/in_sync_truth", target, said),
+            ("sync/in_sync_unchanged", results["_unchanged"], said),
+            ("cross/in_sync", pipe.sync(target, target, foreign, warp=False), foreign_said),
+            ("cross/in_sync_unchanged", target, foreign_said),
+        ):
+            z = z.reshape(len(windows), length, *z.shape[1:])
+            tally.add({name: pipe.in_sync(z, sound)})
+    for i in spread(len(picked), STRIPS):
+        pictures.append(_strip(pipe, validation, clips[picked[i]]))
+    numbers = tally.means()
+    _add_ratios(numbers, "sync", ("", "_floor"))
+    return numbers, tally.counts(), {"sync": pictures}
+
+
+def joint(pipe, validation):
+    """Swap, then sync by the self-driven rule, as infer does: joint/mouth_error_ratio as in `sync`,
+    joint/id_retrieval as in `swap`.
+
+    The truth is the proxy's result, which has the target's true mouth; the reference is the swapped
+    first frame of the target's clip. The rules to choose from at inference: *_no_warp: the
+    reference's lips are not moved to the target's pose; *_unquantized: the swapped face is not put
+    on codes before its lips are made.
+    """
+    tally = Tally()
+    for rows in chunks(spread(len(validation.triples), JOINT), pipe.batch_size):
+        batch, truth = validation.swapped(rows)
+        _, frames = validation.images(batch["target_frame"])
+        boxes = renders.boxes(pipe, frames)
+        places = [validation.place(i) for i in batch["target_frame"]]
+        heard = np.concatenate([renders.heard(pipe, clip, 1, at) for clip, at in places])
+        source, target = pipe.lookup(batch["source"]), pipe.lookup(batch["target"])
+        first = pipe.lookup(np.stack([clip["codes"][0] for clip, _ in places]))
+        raw = [pipe.swap(source, z, quantize=False) for z in (target, first)]
+        codes = [pipe.quantize(z) for z in raw]
+        results = {
+            "": pipe.sync(*codes, heard),
+            "_no_warp": pipe.sync(*codes, heard, warp=False),
+            "_unquantized": pipe.sync(*raw, heard),
+            "_unchanged": with_lips(*codes),
+        }
+        for name, z in results.items():
+            images = pipe.decode(z)
+            right = validation.gallery.nearest(pipe.embed(images)) == batch["source_identity"]
+            tally.add(
+                {
+                    f"joint/mouth_error{name}": box_error(truth, images, boxes),
+                    f"joint/id_retrieval{name}": right,
+                }
+            )
+    numbers = tally.means()
+    _add_ratios(numbers, "joint", ("", "_no_warp", "_unquantized"))
+    return numbers, tally.counts(), {}
+
+
+def with_lips(target, reference):
+    """z [n h w d] of the target with the lower half of the reference [h w d] or [n h w d]."""
+    middle = target.shape[1] // 2
+    result = np.array(target)
+    result[:, middle:] = reference[..., middle:, :, :]
+    return result
+
+
+def _add_ratios(numbers, measure, names):
+    """Adds each error over that of the unchanged lips (which is 0 only where nothing moves)."""
+    unchanged = max(numbers[f"{measure}/mouth_error_unchanged"], 1e-9)
+    for name in names:
+        ratio = numbers[f"{measure}/mouth_error{name}"] / unchanged
+        numbers[f"{measure}/mouth_error_ratio{name}"] = ratio
+
+
+def _windows(clips, i, length):
+    """Runs of consecutive frames of clip i: dicts of the clip, another one, and the first frame."""
+    starts = np.unique(np.linspace(1, len(clips[i]["codes"]) - length, WINDOWS).astype(int))
+    other = clips[(i + 1) % len(clips)]
+    return [{"own": clips[i], "other": other, "start": int(start)} for start in starts]
+
+
+def _strip(pipe, validation, clip):
+    """(reference, true frames, results) of frames spread over a clip, for the report."""
+    rows = np.linspace(1, len(clip["codes"]) - 1, STRIP).astype(int)
+    truth, _ = validation.images(clip["first"] + rows)
+    reference = pipe.lookup(clip["codes"][:1])[0]
+    heard = renders.heard(pipe, clip, len(clip["codes"]))[rows]
+    results = pipe.decode(pipe.sync(pipe.lookup(clip["codes"][rows]), reference, heard))
+    return validation.images([clip["first"]])[0][0], truth, results

@@ -1,0 +1,39 @@
+"""How much of a frame the latent space keeps."""
+
+import numpy as np
+
+from swaptalk_jax.evaluation.gallery import Gallery
+from swaptalk_jax.evaluation.metrics.psnr import psnr
+from swaptalk_jax.evaluation.renders import ENROLLED, FRAMES, SHOWN
+from swaptalk_jax.evaluation.tally import Tally, chunks, spread
+
+
+def latent_space(pipe, validation):
+    """vqgan/psnr: dB between a frame and its reconstruction. codes_used_*: share of a codebook's
+    rows in use over the whole set. recogniser/retrieval: of frames, in the gallery made here.
+    """
+    tally, pictures = Tally(), []
+    codes = np.concatenate([clip["codes"] for clip in validation.clips])
+    place = np.concatenate([c["first"] + np.arange(len(c["codes"])) for c in validation.clips])
+    embeddings, identities = [], []
+    for rows in chunks(spread(len(validation.frames), ENROLLED), pipe.batch_size):
+        images, frames = validation.images(rows)
+        embeddings.append(pipe.embed(images))
+        identities += [int(frame["identity"]) for frame in frames]
+    embeddings, identities = np.concatenate(embeddings), np.asarray(identities)
+    validation.gallery = Gallery(embeddings, identities)
+    tally.add({"recogniser/retrieval": validation.gallery.nearest(embeddings) == identities})
+
+    picked = spread(len(codes), FRAMES)
+    shown = {picked[i] for i in spread(len(picked), SHOWN)}
+    for rows in chunks(picked, pipe.batch_size):
+        images, _ = validation.images(place[rows])
+        results = pipe.decode(pipe.lookup(codes[rows]))
+        tally.add({"vqgan/psnr": psnr(images, results)})
+        pictures += [pair for *pair, i in zip(images, results, rows, strict=True) if i in shown]
+    middle, known = codes.shape[1] // 2, pipe.config["model"]["vqgan"]["codes"]
+    used = {
+        "vqgan/codes_used_upper": len(np.unique(codes[:, :middle])) / known,
+        "vqgan/codes_used_lower": len(np.unique(codes[:, middle:])) / known,
+    }
+    return tally.means() | used, tally.counts(), {"reconstruction": pictures}

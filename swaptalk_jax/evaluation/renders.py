@@ -1,0 +1,52 @@
+"""What the metrics look at: which examples, what is seen and heard in them.
+
+Errors are taken on decoded 8-bit images, since those are what a viewer sees.
+"""
+
+from fractions import Fraction
+
+import numpy as np
+
+from data_pipelines.faces import align
+from data_pipelines.media.tokens import context_windows
+from data_pipelines.rates import FRAME_RATE, TOKENS
+
+# How much of the set is looked at, evenly spread: a share of 0.9 is then known to 0.02, and the
+# tiny size takes a minute on two cores.
+ENROLLED, FRAMES, TRIPLES, PAIRS, CLIPS, JOINT = 1200, 256, 240, 768, 40, 64
+WINDOWS = 2  # runs of consecutive frames, of the expert's length, in each clip
+TOGETHER = 8  # clips worked on at once, so that batches are full
+SHOWN, STRIPS, STRIP = 8, 4, 10  # examples, clips, and frames of a clip in the report
+
+
+def seen(pipe, validation, windows, length):
+    """z of the windows' frames and of each one's reference, true images, mouth boxes."""
+    codes = [w["own"]["codes"][w["start"] : w["start"] + length] for w in windows]
+    rows = [w["own"]["first"] + w["start"] + k for w in windows for k in range(length)]
+    truth, frames = validation.images(rows)
+    reference = pipe.lookup(np.stack([w["own"]["codes"][0] for w in windows]))
+    target = pipe.lookup(np.concatenate(codes))
+    return target, np.repeat(reference, length, axis=0), truth, boxes(pipe, frames)
+
+
+def heard_and_said(pipe, windows, length, whose):
+    """Sound around each frame [n 2*context d], and of exactly each window [windows 2*length d]."""
+    heard = [heard(pipe, w[whose], length, w["start"]) for w in windows]
+    said = []
+    for w in windows:
+        tokens = TOKENS * w["start"] + np.arange(TOKENS * length)
+        features = w[whose]["features"]
+        said.append(features[np.minimum(tokens, len(features) - 1)].astype(np.float32))
+    return np.concatenate(heard), np.stack(said)
+
+
+def heard(pipe, clip, frames, first=0):
+    """Sound around frames of a clip: float32 [frames 2*context d]."""
+    return context_windows(
+        clip["features"], Fraction(FRAME_RATE), frames, pipe.audio["context"], first
+    )
+
+
+def boxes(pipe, frames):
+    """Mouth boxes (y0, x0, y1, x1) of frames' records, in pixels."""
+    return [align.mouth_box(frame["landmarks"], pipe.size) for frame in frames]

@@ -1,0 +1,1 @@
+"""Networks of others, as their public weights need them."""

@@ -1,0 +1,141 @@
+"""A stage's training step without data, parameters, frozen networks or devices: shapes alone.
+
+For compiling ahead of time (launch/plan.py). All of it is what training uses: the stage itself, its
+optimizer, layout and step; only arrays are jax.ShapeDtypeStructs.
+"""
+
+import functools
+import json
+import tempfile
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+
+from data_pipelines.loading import shapes
+from data_pipelines.records import kinds
+from swaptalk_jax import sound, stages
+from swaptalk_jax.training import checkpoints, optim, sharding
+from swaptalk_jax.training.step import few_a_device, initial, make_step
+from swaptalk_jax.weights import finished, store
+
+PEOPLE = Path("frames") / kinds.VERSION / "metadata.json"
+
+
+def reads(config):
+    """Paths of the files that an Abstract takes shapes from where they are, sorted."""
+    folders = {Path(need.path).parent for need in config.upstream}
+    folders |= {Path(folder) for folder in config.frozen.values() if folder}
+    folders.add(Path(config.data.features))
+    networks = [f / name for f in folders for name in (store.CONFIG, store.PARAMS)]
+    return sorted([*networks, config.data.root / PEOPLE])
+
+
+class Abstract:
+    """What run.Run makes of a config, as shapes.
+
+    config: as training takes it, precision and remat included; what its folders hold is used, and
+    what they lack is what `upstream` says. upstream: name of a stage -> the config that would train
+    it. size: pixels of a side of the images. identities: people of the set, where it isn't there.
+    known: stages that were described already, by name.
+    """
+
+    def __init__(self, config, upstream, size, identities=300, known=None):
+        self.config = config.copy_and_resolve_references()
+        self.upstream, self.size, self.identities = upstream, size, identities
+        self.known = {} if known is None else known
+        with tempfile.TemporaryDirectory() as folder:
+            self._fill(Path(folder))
+            self.stage = stages.make(self.config)
+        self.networks = [
+            n for n in vars(self.stage).values() if isinstance(n, finished.FinishedNetwork)
+        ]
+        for network in self.networks:
+            network.params = functools.partial(self._params, network)
+        self.frozen = self.stage.load_frozen()
+        self.example = shapes.example(self.stage.view, self.config.data, self._metadata())
+        self.key = jax.eval_shape(lambda: jax.random.key(0))
+        self.params = jax.eval_shape(self.stage.init, self.key, self.batch(1))
+        self.tx = optim.optimizer(config.optimizer, config.train.steps, self.params)
+
+    def _fill(self, folder):
+        """Lays into `folder` the config.json of networks that nobody has trained yet."""
+        self.absent = {}  # slot -> config of the stage that would train it
+        for need in self.config.upstream:
+            trained = Path(need.path).parent
+            slot = need.get("slot", "")
+            if self.config.frozen.get(slot) == str(trained) and not _stands(trained):
+                self.absent[slot] = self.upstream(trained.name)
+                path = folder / trained.name / store.CONFIG
+                path.parent.mkdir()
+                path.write_text(self.absent[slot].to_json())
+                self.config.frozen[slot] = str(path.parent)
+        if not (self.config.data.root / PEOPLE).exists():
+            self.config.data.root = str(folder)
+            (folder / PEOPLE).parent.mkdir(parents=True)
+            (folder / PEOPLE).write_text(json.dumps({"identities": [""] * self.identities}))
+
+    def _params(self, network):
+        """Shapes of a frozen network's parameters."""
+        if network.name not in self.absent:
+            return _structs(store.load_network(network.folder)[0][network.name])
+        config = self.absent[network.name]
+        if config.stage not in self.known:
+            rest = (self.upstream, self.size, self.identities, self.known)
+            self.known[config.stage] = Abstract(config, *rest)
+        return self.known[config.stage].params[network.name]
+
+    def _metadata(self):
+        """Sizes of the records, from the networks that encode them."""
+        known = {"size": self.size, "embedding": 1, "grid": (1, 1)}  # views that hold none
+        image = jax.ShapeDtypeStruct((1, self.size, self.size, 3), jnp.float32)
+        known["audio_width"] = sound.Features(self.config.data.features).width
+        for network in self.networks:
+            params = self.frozen[network.name]
+            if network.name == "recogniser":
+                known["embedding"] = jax.eval_shape(network.apply, params, image).shape[-1]
+            if network.name == "vqgan":
+                encode = functools.partial(network.apply, method="encode")
+                known["grid"] = jax.eval_shape(encode, params, image).shape[1:3]
+        return known
+
+    def batch(self, size, layout=None):
+        """ShapeDtypeStructs of a batch of `size` examples."""
+        return {
+            name: jax.ShapeDtypeStruct((size, *x.shape), x.dtype, sharding=layout)
+            for name, x in self.example.items()
+        }
+
+    def lower(self, mesh, batch_size, options=None):
+        """The training step, lowered for a mesh; `.compile()` makes it a program.
+
+        batch_size: global, a multiple of the data axis and of config.train.accumulate. options: of
+        the compiler, see backend.compiler_options.
+        """
+        state = jax.eval_shape(
+            functools.partial(initial, self.stage, self.tx, self.config),
+            self.key,
+            self.batch(batch_size),
+        )
+        layout = sharding.layout(mesh, state, self.config.sharding)
+        everywhere = sharding.replicated(mesh)
+        fenced = few_a_device(batch_size, self.config, mesh)
+        step = jax.jit(
+            make_step(self.stage, self.tx, self.config, fenced),
+            donate_argnums=0,
+            out_shardings=(layout, everywhere),
+            compiler_options=options,
+        )
+        return step.lower(
+            checkpoints.described(state, layout),
+            _structs(self.frozen, everywhere),
+            self.batch(batch_size, sharding.batched(mesh)),
+        )
+
+
+def _stands(folder):
+    return (folder / store.CONFIG).exists() and (folder / store.PARAMS).exists()
+
+
+def _structs(tree, layout=None):
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=layout), tree)

@@ -1,0 +1,1 @@
+"""The run of a stage: set up, stepped, saved, watched."""

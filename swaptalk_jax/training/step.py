@@ -1,0 +1,127 @@
+"""The training step as a pure function of state, frozen networks and batch."""
+
+import contextlib
+
+import flax
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from swaptalk_jax.training import sharding
+
+FEW = 8  # images a TPU; see few_a_device
+
+
+@flax.struct.dataclass
+class TrainState:
+    """All that is checkpointed: a tree of arrays.
+
+    step: int32 scalar, updates done. params: dict whose top-level keys are the optimizer's groups.
+    opt_state: optax's. ema: running averages of `Stage.averaged(params)`; empty where
+    config.train.ema is 0.
+    """
+
+    step: jax.Array
+    params: dict
+    opt_state: tuple
+    ema: dict
+
+    @property
+    def best(self):
+        """The parameters to evaluate and to keep: averages where there are any."""
+        return self.params | self.ema
+
+
+def initial(stage, tx, config, key, batch):
+    """The state of step 0, but for what `Stage.start` replaces; batch: arrays or their shapes."""
+    params = stage.init(key, batch)
+    ema = stage.averaged(params) if config.train.ema else {}
+    return TrainState(jnp.zeros((), jnp.int32), params, tx.init(params), ema)
+
+
+def few_a_device(batch_size, config, mesh):
+    """Whether each TPU of the mesh has so few examples that norms have to be fenced.
+
+    With fewer than 8 images a device libtpu cuts them into strips, and has each convolution write
+    its result and the square of it, in float32, for the norm that follows. A fence between them
+    (lax.optimization_barrier) leaves one array of bfloat16, to which the program rounds there.
+    Memory traffic of a step, VQGAN of the paper's size, v5e, without / with: 1 image a chip
+    68 / 32 GB, 2: 182 / 83, 6: 418 / 217, but 8: 130 / 153, as there are no strips then (libtpu
+    0.0.42, launch/plan.py).
+    """
+    each = batch_size // config.train.accumulate // mesh.shape[sharding.AXIS]
+    return each < FEW and mesh.devices.flat[0].platform == "tpu"
+
+
+def fences():
+    """Within it, what goes into a GroupNorm is finished before the norm begins."""
+
+    def fence(apply, args, kwargs, context):
+        if isinstance(context.module, nn.GroupNorm) and context.method_name == "__call__":
+            args = (jax.lax.optimization_barrier(args[0]), *args[1:])
+        return apply(*args, **kwargs)
+
+    return nn.intercept_methods(fence)
+
+
+def make_step(stage, tx, config, fenced=False):
+    """(state, frozen, batch) -> (state, metrics), a pure function; metrics are float32 scalars.
+
+    fenced: with `fences`, which change how it is compiled and nothing that the program says.
+    """
+
+    def loss(*args):
+        with fences() if fenced else contextlib.nullcontext():
+            return stage.loss(*args)
+
+    def step(state, frozen, batch):
+        rng = jax.random.fold_in(jax.random.key(config.seed), state.step)
+        differentiated = jax.value_and_grad(loss, has_aux=True)
+
+        def gradients(batch, rng):
+            (loss, (metrics, aux)), grads = differentiated(
+                state.params, frozen, batch, rng, state.step
+            )
+            return ({"loss": loss, **metrics}, grads), aux
+
+        (metrics, grads), aux = accumulated(gradients, batch, rng, config.train.accumulate)
+        updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        params = stage.after_update(params, aux, jax.random.fold_in(rng, 1))
+        ema = averaged(state, stage.averaged(params), config.train.ema) if state.ema else {}
+        metrics["gradient_norm"] = optax.global_norm(grads)
+        return TrainState(state.step + 1, params, opt_state, ema), metrics
+
+    return step
+
+
+def accumulated(gradients, batch, rng, parts):
+    """Means of a batch's gradients and metrics, computed in `parts` microbatches one by one.
+
+    gradients: (batch, rng) -> (tree to average, aux); aux: arrays [b ...], which come back for the
+    whole batch, in its order. Microbatch i has the examples i, i + parts ..., so that every device
+    keeps its own ones. A loss that is a mean over examples comes out as without parts; what
+    compares the examples of a batch with one another (InfoNCE, the adversarial weight) sees
+    microbatches, and each has randomness of its own.
+    """
+    if parts == 1:
+        return gradients(batch, rng)
+
+    def one(total, part):
+        number, batch = part
+        found, aux = gradients(batch, jax.random.fold_in(rng, 2 + number))
+        return jax.tree.map(jnp.add, total, found), aux
+
+    cut = jax.tree.map(lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), batch)
+    shapes, _ = jax.eval_shape(gradients, jax.tree.map(lambda x: x[0], cut), rng)
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    total, aux = jax.lax.scan(one, zeros, (jnp.arange(parts), cut))
+    whole = jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(-1, *x.shape[2:]), aux)
+    return jax.tree.map(lambda x: x / parts, total), whole
+
+
+def averaged(state, params, decay):
+    """The running averages after a step; early ones forget faster, (1 + n) / (10 + n) (LitEma)."""
+    decay = jnp.minimum(decay, (1.0 + state.step) / (10.0 + state.step))
+    return jax.tree.map(lambda old, new: decay * old + (1.0 - decay) * new, state.ema, params)

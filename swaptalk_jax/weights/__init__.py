@@ -1,0 +1,1 @@
+"""What networks are kept as, and what each was made by."""

@@ -1,0 +1,183 @@
+"""The inference bundle: one folder with all networks of a model."""
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from pathlib import Path
+
+import numpy as np
+from flax import traverse_util
+from safetensors.numpy import load as parse_safetensors
+from safetensors.numpy import save as to_safetensors
+
+from swaptalk_jax import errors
+from swaptalk_jax.models.latent import factor
+from swaptalk_jax.weights import store
+from swaptalk_jax.weights.provenance import _check_vqgan, _features
+
+FORMAT, VERSION = "swaptalk-bundle", 1
+
+# File of the bundle -> stage that trained it and the networks it holds.
+FILES = {
+    "vqgan": ("vqgan", ("vqgan",)),
+    "recogniser": ("identity", ("recogniser",)),
+    "expert": ("expert", ("expert",)),
+    "swap": ("swap", ("swap",)),
+    "sync": ("sync", ("warp", "unet")),
+}
+
+NOTICE = (
+    "What this bundle makes is generated media. Mark it as such wherever it is shown, and use a "
+    "person's face or voice only with that person's consent."
+)
+
+
+def export(workdir, out):
+    """Writes the bundle of the five finished stages below `workdir`; returns its config (dict).
+
+    Its recogniser is the one that the swap was trained against, also where it is an imported one.
+    The folder `out` appears whole or not at all; a bundle that was there is replaced.
+    Raises CheckpointError: a stage is not finished, or was trained on another VQGAN's codes.
+    """
+    workdir, out = Path(workdir), Path(out)
+    if out.exists() and any(out.iterdir()) and not (out / store.CONFIG).exists():
+        raise errors.CheckpointError(f"{out} holds other files; name a new folder for --out")
+    stages = {
+        stage: _finished(workdir / stage) for stage, _ in FILES.values() if stage != "identity"
+    }
+    stages["identity"] = _finished(_recogniser(workdir, stages["swap"][1]))
+    networks = {
+        name: {network: stages[stage][0][network] for network in parts}
+        for name, (stage, parts) in FILES.items()
+    }
+    fingerprint = store.fingerprint(networks["vqgan"]["vqgan"])
+    for stage in ("expert", "swap", "sync"):
+        _check_vqgan(workdir / stage, stages[stage][1], fingerprint)
+    features = _features(workdir, stages)
+    if features.network:
+        networks["speech"] = {"speech": features.network[0]}
+    blobs = {
+        f"{name}.safetensors": to_safetensors(
+            {
+                key: np.array(value, order="C")
+                for key, value in traverse_util.flatten_dict(tree, sep="/").items()
+            }
+        )
+        for name, tree in networks.items()
+    }
+    configs = {stage: config for stage, (_, config) in stages.items()}
+    config = _described(configs, fingerprint, features)
+    config["sha256"] = {name: hashlib.sha256(blob).hexdigest() for name, blob in blobs.items()}
+    _publish(out, blobs | {store.CONFIG: json.dumps(config, indent=1).encode()})
+    return config
+
+
+def load(folder):
+    """(params: {network: nested dict of NumPy arrays}, config dict) of a bundle.
+
+    Raises CheckpointError: not a bundle, a file is missing, or its bytes are not those that
+    `export` wrote.
+    """
+    folder = Path(folder)
+    if not (folder / store.CONFIG).is_file():
+        raise errors.CheckpointError(
+            f"{folder}: no bundle here; make one with "
+            f"python -m swaptalk_jax.export --workdir=runs/<size> --out={folder}"
+        )
+    config = store.load_config(folder)
+    if config.get("format") != FORMAT or config.get("version") != VERSION:
+        raise errors.CheckpointError(
+            f"{folder}: is not a bundle of version {VERSION}; export it again"
+        )
+    params = {}
+    for name, digest in config["sha256"].items():
+        try:
+            blob = (folder / name).read_bytes()
+        except OSError as error:
+            raise errors.CheckpointError(
+                f"{folder / name}: cannot be read ({error.strerror}); export or copy it again"
+            ) from error
+        if hashlib.sha256(blob).hexdigest() != digest:
+            raise errors.CheckpointError(
+                f"{folder / name}: its bytes are not those of config.json (changed, or cut off); "
+                "export or copy the bundle again"
+            )
+        params |= traverse_util.unflatten_dict(parse_safetensors(blob), sep="/")
+    return params, config
+
+
+def _finished(folder):
+    """(params, config) of a stage that has all its steps, or of an imported network."""
+    if not (folder / store.PARAMS).exists():
+        raise errors.CheckpointError(
+            f"{folder}: this stage is not finished; train it with "
+            f"python -m swaptalk_jax.train --config=configs/{folder.name}.py"
+        )
+    return store.load_network(folder)
+
+
+def _recogniser(workdir, swap):
+    """Folder of the recogniser that the swap's config names; what lies below its root may move."""
+    folder, root = Path(swap["frozen"]["recogniser"]), Path(swap["root"])
+    return workdir / folder.relative_to(root) if folder.is_relative_to(root) else folder
+
+
+def _described(configs, fingerprint, features):
+    """The bundle's config, less the digests, from the stages' configs."""
+    model = {
+        network: configs[stage]["model"][network]
+        for stage, networks in FILES.values()
+        for network in networks
+    }
+    imported = {
+        network: configs[stage]
+        for stage, networks in FILES.values()
+        for network in networks
+        if "network" in configs[stage]
+    }
+    data = configs["sync"]["data"]
+    cell = factor(model["vqgan"]["multipliers"], model["vqgan"].get("patch", 1))
+    speech_network = {"speech": features.network[1]} if features.network else {}
+    return speech_network | {
+        "format": FORMAT,
+        "version": VERSION,
+        "notice": NOTICE,
+        "size": configs["sync"]["size"],
+        "image_size": model["swap"]["grid"][0] * cell,
+        "grid": model["swap"]["grid"],
+        "audio": {
+            "features": features.name,
+            "width": features.width,
+            "context": data["context"],
+            "window": data["window"],
+        },
+        "vqgan": fingerprint,
+        "model": model,
+        # Of networks that are not our own: class, and file with its licence.
+        "networks": {network: config["network"] for network, config in imported.items()},
+        "sources": {network: config["source"] for network, config in imported.items()},
+        "steps": {
+            stage: config["train"]["steps"]
+            for stage, config in configs.items()
+            if "train" in config
+        },
+    }
+
+
+def _publish(out, files):
+    """Puts {name: bytes} at `out` as a whole folder, in place of one that is there."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    part = out.with_name(f".{out.name}-{uuid.uuid4().hex[:12]}")  # two exports never share it
+    old = part.with_name(f"{part.name}-old")
+    try:
+        part.mkdir()
+        for name, data in files.items():
+            (part / name).write_bytes(data)
+        if out.exists():
+            os.replace(out, old)
+        os.replace(part, out)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)

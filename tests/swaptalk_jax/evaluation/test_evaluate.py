@@ -1,0 +1,163 @@
+"""evaluate on data for which the random bundle's VQGAN is exact, so that numbers are known."""
+
+import importlib.util
+import json
+import re
+
+import numpy as np
+import pytest
+import random_bundle
+import record_sets
+from random_bundle import AUDIO, CODES, GRID, SIZE
+
+from data_pipelines.records import kinds
+from swaptalk_jax import evaluate
+from swaptalk_jax.evaluation import renders, report
+from swaptalk_jax.evaluation.metrics import id_retrieve, mouth, reconstruction
+from swaptalk_jax.evaluation.split import ValidationSplit
+from swaptalk_jax.inference import swaptalk
+
+PEOPLE, FRAMES, TRIPLES = 3, 14, 10
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Records of three people whose frames are decoded codes: (root of both kinds)."""
+    root, pipe, rng = (
+        tmp_path_factory.mktemp("data"),
+        random_bundle.pipe(),
+        np.random.default_rng(0),
+    )
+    codes = rng.integers(0, CODES // 2, (PEOPLE, FRAMES, *GRID)).astype(np.uint16)
+    images = np.stack([pipe.decode(pipe.lookup(c)) for c in codes])
+    embeddings = np.stack([pipe.embed(i) for i in images])
+    names = [f"person{i}" for i in range(PEOPLE)]
+    known = {"size": SIZE, "identities": names}
+    made = {
+        "identities": names, "fingerprint": pipe.config["vqgan"], "grid": list(GRID),
+        "audio": "log_mel", "audio_width": AUDIO, "embedding": 8,
+    }  # fmt: skip
+    points = rng.uniform(4, 12, (68, 2)).astype(np.float32)
+    frames, clips, triples, swaps = [], [], [], []
+    for i in range(PEOPLE):
+        for k in range(FRAMES):
+            frames.append({
+                "image": kinds.encode_image(images[i, k]), "landmarks": points,
+                "matrix": np.eye(2, 3, dtype=np.float32), "identity": np.int32(i),
+                "clip": names[i], "frame": np.int32(k),
+            })  # fmt: skip
+        clips.append({
+            "name": names[i], "identity": np.int32(i), "first": np.int64(i * FRAMES),
+            "codes": codes[i], "embedding": embeddings[i].mean(0),
+            "features": rng.normal(size=(2 * FRAMES, AUDIO)).astype(np.float16),
+        })  # fmt: skip
+    for _ in range(TRIPLES):
+        (a, b), (j, k) = rng.choice(PEOPLE, 2, replace=False), rng.integers(1, FRAMES, 2)
+        people = {"source_identity": np.int32(a), "target_identity": np.int32(b)}
+        triples.append(people | {
+            "source": np.int64(a * FRAMES + j), "target": np.int64(b * FRAMES + k),
+            "result": kinds.encode_image(images[a, k]),
+        })  # fmt: skip
+        swaps.append(people | {
+            "source": codes[a, j], "target": codes[b, k], "result": codes[a, k],
+            "id_source": embeddings[a, j], "id_result": embeddings[a, k],
+        })  # fmt: skip
+    record_sets.write(root, "frames", known, {"val": frames})
+    record_sets.write(root, "codes", made, {"val": clips})
+    record_sets.write(root, "triples", known, {"val": triples})
+    record_sets.write(root, "swaps", made, {"val": swaps})
+    return root
+
+
+@pytest.fixture(scope="module")
+def evaluated(data):
+    """(evaluation, pictures) of the random bundle."""
+    return evaluate.evaluate(random_bundle.pipe(), data, data)
+
+
+def test_every_promised_number_is_there_and_finite(evaluated):
+    numbers, _ = evaluated
+    for name in evaluate.THRESHOLDS:
+        assert np.isfinite(numbers[name]) and name in numbers["thresholds"]
+    assert json.loads(json.dumps(numbers, allow_nan=False)) == numbers
+    assert numbers["examples"]["swap/id_retrieval"] == TRIPLES
+    assert numbers["examples"]["vqgan/psnr"] == PEOPLE * FRAMES
+    assert numbers["examples"]["sync/mouth_error"] == PEOPLE * renders.WINDOWS * 5
+    if importlib.util.find_spec("dlib"):
+        assert numbers["examples"]["second/id_retrieval"] == TRIPLES
+    assert numbers["bundle"]["steps"]["sync"] == 7 and not numbers["passed"]
+
+
+def test_numbers_of_an_exact_latent_space(evaluated):
+    numbers, _ = evaluated
+    assert numbers["vqgan/psnr"] > 70  # the frames are the codes' own pictures
+    assert numbers["vqgan/codes_used_upper"] == 0.5 == numbers["vqgan/codes_used_lower"]
+    assert numbers["sync/mouth_error_ratio_floor"] == 0
+
+
+def test_the_mouth_ratio_is_0_for_the_truth_and_1_for_the_reference(data, monkeypatch):
+    pipe = random_bundle.pipe()
+    split = ValidationSplit(pipe, data, data)
+    monkeypatch.setattr(pipe, "sync", lambda target, *_, **__: target)
+    assert mouth.sync(pipe, split)[0]["sync/mouth_error_ratio"] == 0
+    monkeypatch.setattr(pipe, "sync", lambda t, r, *_, **__: mouth.with_lips(t, r))
+    assert mouth.sync(pipe, split)[0]["sync/mouth_error_ratio"] == 1
+
+
+def test_a_perfect_swap_is_retrieved_as_often_as_the_truth(data, monkeypatch):
+    pipe = random_bundle.pipe()
+    split = ValidationSplit(pipe, data, data)
+    reconstruction.latent_space(pipe, split)
+    wanted = iter(range(0, TRIPLES, pipe.batch_size))
+    results = np.stack([split.swaps[i]["result"] for i in range(TRIPLES)])
+
+    def perfect(source, target, quantize=True):
+        at = next(wanted)
+        return pipe.lookup(results[at : at + len(target)])
+
+    monkeypatch.setattr(pipe, "swap", perfect)
+    numbers = id_retrieve.swap(pipe, split)[0]
+    assert numbers["swap/psnr"] > 70
+    assert numbers["swap/id_retrieval"] == numbers["swap/id_retrieval_truth"]
+
+
+def test_codes_of_another_vqgan_are_refused(data, monkeypatch):
+    pipe = random_bundle.pipe()
+    monkeypatch.setitem(pipe.config, "vqgan", "0" * 16)
+    with pytest.raises(kinds.RecordError, match="encode again"):
+        evaluate.evaluate(pipe, data, data)
+
+
+def test_the_report_stands_alone(evaluated, tmp_path):
+    lines = [
+        {"step": i, "loss": 1 / (i + 1), "val/psnr": float("nan") if i else 3.0} for i in (0, 9)
+    ]
+    (tmp_path / "swap").mkdir()
+    text = "".join(json.dumps(line) + "\n" for line in lines) + '{"step": 10, "lo'
+    (tmp_path / "swap" / "metrics.jsonl").write_text(text)
+    (tmp_path / "clip.mp4").write_bytes(b"clip")
+    page = report.page(*evaluated, tmp_path, tmp_path / "clip.mp4")
+    assert not re.findall(r"(?:src|href)='(?!data:)", page)  # no other file, no network
+    shown = renders.SHOWN * 2 + min(TRIPLES, renders.SHOWN) * 4 + PEOPLE * 3
+    assert page.count("<img") == shown and page.count("<svg") == 2
+    for name in evaluate.THRESHOLDS:
+        assert name in page
+    assert "generated" in page and "consent" in page
+
+
+def test_command_line_writes_both_files(data, tmp_path, monkeypatch, capsys):
+    class Flags:
+        bundle, out, workdir, clip, require, batch_size = "b", str(tmp_path), None, None, True, 4
+
+    Flags.data = Flags.codes = str(data)
+    monkeypatch.setattr(swaptalk, "SwapTalk", lambda *_: random_bundle.pipe())
+    monkeypatch.setattr(evaluate.flags, "FLAGS", Flags)
+    with pytest.raises(SystemExit) as ended:
+        evaluate.main([])
+    assert ended.value.code == 1  # --require, and random networks
+    assert "FAIL  swap/id_retrieval" in capsys.readouterr().out
+    assert "swap/id_retrieval" in json.loads((tmp_path / "evaluation.json").read_text())
+    assert (tmp_path / "report.html").stat().st_size > 10_000
+    Flags.data = str(tmp_path)
+    with pytest.raises(SystemExit, match="there are no frames here"):
+        evaluate.main([])

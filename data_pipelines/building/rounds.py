@@ -18,6 +18,7 @@ from data_pipelines.building import cutting, jobs
 from data_pipelines.faces import quality
 from data_pipelines.people import identities
 from data_pipelines.proxies import pairing
+from data_pipelines.rates import FRAME_RATE, SAMPLE_RATE
 from data_pipelines.records import reader
 from data_pipelines.records.shards import Shards
 from data_pipelines.sources import listing
@@ -48,7 +49,7 @@ class Rounds:
         for name in ("rows", "clips"):
             (self.work / name).mkdir(exist_ok=True)
         config, todo = self.config, []
-        longest = round(config.max_seconds * cutting.FPS)
+        longest = round(config.max_seconds * FRAME_RATE)
         folder, cache = self.work / "clips", self.out / "landmarks"
         for video in videos:
             job = cutting.Job(video, config.size, longest, folder, cache, config.gates)
@@ -124,7 +125,7 @@ class Rounds:
                 first = own[-1].first + own[-1].row["frames"] if own else 0
                 known = row["video"], names.index(label), label, split, first, late
                 own.append(jobs.ShardClip(clip, *known, drawn[row["video"]]))
-        metadata = self._metadata(people) | {"fps": cutting.FPS, "rate": cutting.RATE}
+        metadata = self._metadata(people) | {"fps": FRAME_RATE, "rate": SAMPLE_RATE}
         frames, clips = (Shards(self.out, kind, metadata) for kind in ("frames", "clips"))
         size = sum(clip["bytes"] for row in rows for clip in row["clips"])
         todo, counts = [], {}

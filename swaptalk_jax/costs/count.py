@@ -1,7 +1,7 @@
 """What a compiled program costs a device: FLOPs, memory, traffic, collectives; and a lower bound
 of its time.
 
-    costs.of(jax.jit(step).lower(...).compile())
+    costs_of(jax.jit(step).lower(...).compile())
 
 Counted in the optimised program (hlo.py), which is what one device runs. XLA's own
 `cost_analysis()` counts the body of a loop once, however often it runs (microbatches), calls fast

@@ -6,8 +6,9 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 
+from data_pipelines.rates import SAMPLE_RATE as RATE
 from data_pipelines.synthetic import sampling
-from data_pipelines.synthetic.speech import CONSONANTS, PHONES, RATE, VOWELS
+from data_pipelines.synthetic.speech import CONSONANTS, PHONES, VOWELS
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ import jax, jax.numpy as jnp
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
-from swaptalk_jax import costs
+from swaptalk_jax.costs import count
 
 mesh = jax.make_mesh((8,), ("data",), (AxisType.Auto,))
 split, whole = NamedSharding(mesh, P("data")), NamedSharding(mesh, P())
@@ -66,7 +66,7 @@ PROGRAMS = {
 made = {}
 for name, (f, *args) in PROGRAMS.items():
     compiled = f.lower(*args).compile()
-    made[name] = dataclasses.asdict(costs.of(compiled))
+    made[name] = dataclasses.asdict(count.costs_of(compiled))
     made[name]["xla_flops"] = compiled.cost_analysis().get("flops", 0)
 print(json.dumps(made))
 """

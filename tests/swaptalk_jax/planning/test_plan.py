@@ -196,7 +196,7 @@ def test_shapes_are_those_of_the_records_and_of_what_a_view_makes_of_them():
 PLANS = """
 import dataclasses, importlib, importlib.util, json, sys
 import jax
-from swaptalk_jax.costs import kept
+from swaptalk_jax.planning import kept
 from swaptalk_jax.planning.abstract import Abstract
 jax.config.update("jax_platforms", "cpu")
 spec = importlib.util.spec_from_file_location("plan", "launch/plan.py")

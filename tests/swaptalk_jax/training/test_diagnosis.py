@@ -10,6 +10,7 @@ import pytest
 
 from configs import common, expert, identity, swap, sync, vqgan
 from swaptalk_jax import stages
+from swaptalk_jax.models import registry
 from swaptalk_jax.training import diagnosis, optim
 from swaptalk_jax.training.step import initial, make_step
 from swaptalk_jax.weights import store
@@ -205,7 +206,7 @@ def frozen(tmp_path_factory):
     jax.config.update("jax_disable_most_optimizations", True)
     for name in ("recogniser", "vqgan"):
         fields = CONFIGS["identity" if name == "recogniser" else name].get_config("micro").model
-        network = stages.frozen.build(name, fields[name])
+        network = registry.build(name, fields[name])
         params = jax.jit(network.init)(jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32))
         plain = ml_collections.ConfigDict({"model": fields}).to_dict()
         store.save_network(root / name, {name: params["params"]}, plain)

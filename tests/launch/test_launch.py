@@ -83,7 +83,7 @@ def starts(tmp_path, process=0):
 
 def test_the_launcher_knows_the_codes_and_folders_of_the_training():
     for name in ("STOPPED", "PREEMPTED", "HUNG", "REFUSED"):
-        assert getattr(local, name) == getattr(processes, name)
+        assert getattr(local, name) == getattr(errors, name)
     for module in (identity, vqgan, expert, swap, sync):
         for size in ("", *common.IMAGE_SIZE):
             config = module.get_config(size)

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -152,7 +153,11 @@ def test_the_same_records_make_the_same_bytes_in_every_process(tmp_path):
     write(tmp_path / "a", per_shard=2)
     code = "import sys, test_records; test_records.write(sys.argv[1], per_shard=2)"
     command = [sys.executable, "-c", code, str(tmp_path / "b")]
-    subprocess.run(command, check=True, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)})
+    subprocess.run(
+        command,
+        check=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])},
+    )
     paths = sorted(p.relative_to(tmp_path / "a") for p in (tmp_path / "a").rglob("*"))
     assert paths == sorted(p.relative_to(tmp_path / "b") for p in (tmp_path / "b").rglob("*"))
     for path in (p for p in paths if (tmp_path / "a" / p).is_file()):

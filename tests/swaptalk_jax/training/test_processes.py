@@ -23,7 +23,9 @@ import os, signal, sys, time
 import jax, jax.numpy as jnp, numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
-from swaptalk_jax import processes
+from swaptalk_jax import command
+from swaptalk_jax.training import processes
+from swaptalk_jax.training.interrupt import Interrupt
 
 processes.join(ConfigDict({"join_seconds": 60}))
 mesh = jax.make_mesh((jax.process_count(),), ("data",))
@@ -31,7 +33,7 @@ ones = jax.make_array_from_process_local_data(
     NamedSharding(mesh, PartitionSpec("data")), np.ones(1, np.float32))
 total = jax.jit(jnp.sum, out_shardings=NamedSharding(mesh, PartitionSpec()))
 me = jax.process_index()
-with processes.failing_alone(), processes.Interrupt() as interrupt:
+with command.failing_alone(), Interrupt() as interrupt:
     for step in range(10_000):
         if code := interrupt.asked(step):
             print(f"stopped at {step}", flush=True)
@@ -79,12 +81,12 @@ def free_port():
 def test_watchdog_ends_what_hangs_and_says_where(script):
     watched = """
         import ctypes, sys, time
-        from swaptalk_jax import processes
+        from swaptalk_jax.training.watchdog import Watchdog
         def in_a_collective(seconds):
             if sys.argv[1] == "locked":  # in C, without giving back Python's lock
                 ctypes.PyDLL(None).sleep(seconds)
             time.sleep(seconds)
-        with processes.Watchdog(float(sys.argv[2]), "[sync]") as watchdog:
+        with Watchdog(float(sys.argv[2]), "[sync]") as watchdog:
             for step in range(1, 8):
                 watchdog.pet(f"step {step}")
                 time.sleep(0.25)
@@ -157,7 +159,7 @@ def launched(command):
 JOIN = """
     import sys
     from ml_collections import ConfigDict
-    from swaptalk_jax import processes
+    from swaptalk_jax.training import processes
     processes.join(ConfigDict({"join_seconds": float(sys.argv[1])}), every=1.0)
     print("joined", processes.index())
 """

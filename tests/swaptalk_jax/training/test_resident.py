@@ -14,7 +14,7 @@ from data_pipelines.loading import loader
 COMPARE = """
 import itertools, sys, jax, numpy as np
 from ml_collections import ConfigDict
-from swaptalk_jax import sharding
+from swaptalk_jax.training import sharding
 from swaptalk_jax.training.setup import Batches
 
 root, view, devices = sys.argv[1], sys.argv[2], int(sys.argv[3])

@@ -14,7 +14,7 @@ RUN = """
 import json, jax, jax.numpy as jnp, numpy as np
 from ml_collections import ConfigDict
 from configs import common
-from swaptalk_jax import optim, sharding, step
+from swaptalk_jax.training import optim, sharding, step
 
 class Stage:
     def init(self, rng, batch):

@@ -26,12 +26,12 @@ def seen(pipe, validation, windows, length):
     truth, frames = validation.images(rows)
     reference = pipe.lookup(np.stack([w["own"]["codes"][0] for w in windows]))
     target = pipe.lookup(np.concatenate(codes))
-    return target, np.repeat(reference, length, axis=0), truth, boxes(pipe, frames)
+    return target, np.repeat(reference, length, axis=0), truth, mouth_boxes(pipe, frames)
 
 
-def heard_and_said(pipe, windows, length, whose):
+def sounds(pipe, windows, length, whose):
     """Sound around each frame [n 2*context d], and of exactly each window [windows 2*length d]."""
-    heard = [heard(pipe, w[whose], length, w["start"]) for w in windows]
+    heard = [sound_around(pipe, w[whose], length, w["start"]) for w in windows]
     said = []
     for w in windows:
         tokens = TOKENS * w["start"] + np.arange(TOKENS * length)
@@ -40,13 +40,13 @@ def heard_and_said(pipe, windows, length, whose):
     return np.concatenate(heard), np.stack(said)
 
 
-def heard(pipe, clip, frames, first=0):
+def sound_around(pipe, clip, frames, first=0):
     """Sound around frames of a clip: float32 [frames 2*context d]."""
     return context_windows(
         clip["features"], Fraction(FRAME_RATE), frames, pipe.audio["context"], first
     )
 
 
-def boxes(pipe, frames):
+def mouth_boxes(pipe, frames):
     """Mouth boxes (y0, x0, y1, x1) of frames' records, in pixels."""
     return [align.mouth_box(frame["landmarks"], pipe.size) for frame in frames]

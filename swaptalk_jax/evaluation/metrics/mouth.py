@@ -22,8 +22,8 @@ def sync(pipe, validation):
     for group in chunks(picked, TOGETHER):
         windows = [window for i in group for window in _windows(clips, i, length)]
         target, reference, truth, boxes = renders.seen(pipe, validation, windows, length)
-        heard, said = renders.heard_and_said(pipe, windows, length, "own")
-        foreign, foreign_said = renders.heard_and_said(pipe, windows, length, "other")
+        heard, said = renders.sounds(pipe, windows, length, "own")
+        foreign, foreign_said = renders.sounds(pipe, windows, length, "other")
         results = {
             "": pipe.sync(target, reference, heard),
             "_unchanged": with_lips(target, reference),
@@ -61,9 +61,9 @@ def joint(pipe, validation):
     for rows in chunks(spread(len(validation.triples), JOINT), pipe.batch_size):
         batch, truth = validation.swapped(rows)
         _, frames = validation.images(batch["target_frame"])
-        boxes = renders.boxes(pipe, frames)
+        boxes = renders.mouth_boxes(pipe, frames)
         places = [validation.place(i) for i in batch["target_frame"]]
-        heard = np.concatenate([renders.heard(pipe, clip, 1, at) for clip, at in places])
+        heard = np.concatenate([renders.sound_around(pipe, clip, 1, at) for clip, at in places])
         source, target = pipe.lookup(batch["source"]), pipe.lookup(batch["target"])
         first = pipe.lookup(np.stack([clip["codes"][0] for clip, _ in places]))
         raw = [pipe.swap(source, z, quantize=False) for z in (target, first)]
@@ -116,6 +116,6 @@ def _strip(pipe, validation, clip):
     rows = np.linspace(1, len(clip["codes"]) - 1, STRIP).astype(int)
     truth, _ = validation.images(clip["first"] + rows)
     reference = pipe.lookup(clip["codes"][:1])[0]
-    heard = renders.heard(pipe, clip, len(clip["codes"]))[rows]
+    heard = renders.sound_around(pipe, clip, len(clip["codes"]))[rows]
     results = pipe.decode(pipe.sync(pipe.lookup(clip["codes"][rows]), reference, heard))
     return validation.images([clip["first"]])[0][0], truth, results

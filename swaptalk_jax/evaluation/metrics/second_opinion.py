@@ -13,7 +13,7 @@ from swaptalk_jax.evaluation.tally import Tally, chunks, spread
 ENROLLED, TRIPLES = 4, 96  # frames an identity, swaps: 0.1 s a face on one core
 
 
-def second_opinion(pipe, validation):
+def dlib_retrieval(pipe, validation):
     """second/id_retrieval: share of swaps whose nearest identity, for dlib, is the source's.
 
     *_truth: of the proxy swapper's results; *_unchanged: of the targets. id_similarity_source,

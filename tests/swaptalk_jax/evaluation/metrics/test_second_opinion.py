@@ -55,4 +55,4 @@ def test_two_photos_of_one_person_are_nearer_than_two_people(second, shared_data
 def test_without_the_extra_nothing_is_measured(monkeypatch):
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda n: None if n == "dlib" else find(n))
-    assert second_opinion.second_opinion(None, None) == ({}, {}, {})
+    assert second_opinion.dlib_retrieval(None, None) == ({}, {}, {})

@@ -63,12 +63,13 @@ def write(out: str | os.PathLike, rows: list[dict], report: dict) -> pathlib.Pat
     out = pathlib.Path(out)
     missing = [r["video"] for r in rows if any(x["reason"] == "missing" for x in r["refused"])]
     rows = [row for row in rows if row["video"] not in set(missing)]
-    clips, frames = sheet.clips(out), sheet.frames(out)
+    heard, frames = sheet.clips(out), sheet.frames(out)
+    clips = heard + sheet.soundless(rows)
     people = sheet.identities(clips)
     counts, pictures = sheet.triples(out, TRIPLES, TRIPLE)
     sections = [
         "<h1>SwapTalk: data of a build</h1>",
-        _tiles(rows, missing, people, counts),
+        _tiles(rows, missing, len(heard), people, counts),
         _doubts(rows, missing, people, report),
         _reasons(rows, report.get("reasons", {})),
         _histograms(rows, report.get("gates", {})),
@@ -82,20 +83,24 @@ def write(out: str | os.PathLike, rows: list[dict], report: dict) -> pathlib.Pat
     return path
 
 
-def _tiles(rows, missing, people, triples):
+def _tiles(rows, missing, kept, people, triples):
     refused = sum(len(row["refused"]) for row in rows)
     used = sum(bool(row["clips"]) for row in rows)
     frames, count = collections.Counter(), collections.Counter()
     for (split, _), own in people.items():
         frames[split] += sum(clip.count for clip in own)
         count[split] += 1
-    kept = sum(len(own) for own in people.values())
     splits = [split for split in ("train", "val") if split in count]
     tiles = [
         (kept, f"clips kept, {refused:,} refused"),
         (used, f"videos used of {len(rows) + len(missing):,}; {len(missing):,} missing"),
         (_duration(sum(frames.values()) / FRAME_RATE), f"at {FRAME_RATE} frames a second"),
     ]
+    for source, what in (("silent", "silent videos"), ("stills", "still pictures")):
+        own = [row for row in rows if row.get("source") == source]
+        if own:
+            given = sum(clip["frames"] for row in own for clip in row["clips"])
+            tiles.append((given, f"frames, and no clips, of {len(own):,} {what}"))
     for split in splits:
         length = _duration(frames[split] / FRAME_RATE)
         tiles.append((count[split], f"identities in {split}, {length}"))

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from data_pipelines import av_offset
-from data_pipelines.building import cutting
-from data_pipelines.faces import align, landmarks, tracks
+from data_pipelines.building import clip_files
+from data_pipelines.faces import align, landmarker, tracks
 from data_pipelines.media import audio, read_video
 from data_pipelines.synthetic import sampling
 
@@ -36,7 +36,7 @@ def _crops(who, size):
     points = np.stack([points for _, points in frames])
     matrices = align.matrices(points, size)
     crops = [align.crop(image, m, size) for (image, _), m in zip(frames, matrices, strict=True)]
-    return cutting.mapped(points, matrices), crops, drawn.audio
+    return clip_files.mapped(points, matrices), crops, drawn.audio
 
 
 def mouth_of(points, crops):
@@ -188,10 +188,10 @@ def test_planted_offsets_of_real_clips_are_found(shared_data):
     for folder in sorted((shared_data / "talking" / "hdtf").iterdir()):
         path, frames = sorted(folder.glob("[RW]*.mp4"))[0], 125
         shown = list(itertools.islice(read_video.read_frames(path), frames))
-        points = tracks.main_face(tracks.follow(shown, landmarks.Landmarker()))
+        points = tracks.main_face(tracks.follow(shown, landmarker.Landmarker()))
         matrices = align.matrices(points, 96)
         crops = (align.crop(image, m, 96) for image, m in zip(shown, matrices, strict=True))
-        mouth = mouth_of(cutting.mapped(points, matrices), crops)
+        mouth = mouth_of(clip_files.mapped(points, matrices), crops)
         sound, _ = audio.read_audio(path)
         sound = np.pad(sound, av_offset.SAMPLES * av_offset.MARGIN)
         sound = sound[: av_offset.SAMPLES * (frames + 2 * av_offset.MARGIN)]

@@ -11,10 +11,10 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from data_pipelines import build
-from data_pipelines.building import cutting
+from data_pipelines import build, rates
+from data_pipelines.building import clip_files, cutting
 from data_pipelines.faces import landmarks, quality
-from data_pipelines.media import write_video
+from data_pipelines.media import audio, write_video
 from data_pipelines.page import page
 from data_pipelines.proxies import pairing
 from data_pipelines.records import kinds, reader, shards
@@ -59,7 +59,7 @@ def test_frames_clips_and_triples_fit_together(built):
             assert {f["clip"] for f in own} == {clip["name"]}
             assert [int(f["frame"]) for f in own] == list(range(FRAMES))
             assert names[clip["identity"]] == clip["identity_name"]
-            assert len(clip["audio"]) == FRAMES * cutting.SAMPLES
+            assert len(clip["audio"]) == FRAMES * rates.SAMPLES
             for frame in own:
                 assert kinds.decode_image(frame["image"]).shape == (SIZE, SIZE, 3)
                 centre = frame["landmarks"].mean(0)
@@ -76,7 +76,7 @@ def test_crops_and_sound_are_those_of_the_video(built):
     assert abs(lags[int(np.argmax(products))]) <= 40  # AAC alone would delay it by 1024
     frame = reader.source(config.out, "frames", "val")[7]
     _, points = sampling.render_frame(truth, 7, 96)
-    again = cutting.mapped(points[None], frame["matrix"][None])[0]
+    again = clip_files.mapped(points[None], frame["matrix"][None])[0]
     np.testing.assert_allclose(again, frame["landmarks"], atol=0.01)
 
 
@@ -251,7 +251,7 @@ def test_long_gaps_are_left_out_short_ones_bridged_and_long_videos_cut(tmp_path)
     ]
     shown = [*range(20), *range(40, 90)]
     assert [int(f["frame"]) for f in read(out, "frames", "train")] == shown
-    sound, _ = cutting.audio.read_audio(tmp_path / "videos" / "gaps.mp4")
+    sound, _ = audio.read_audio(tmp_path / "videos" / "gaps.mp4")
     joined = np.concatenate([c["audio"] for c in clips]) / 32767
     np.testing.assert_allclose(joined[20 * 640 :], sound[40 * 640 : 90 * 640], atol=1e-4)
 

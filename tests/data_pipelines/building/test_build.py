@@ -199,7 +199,7 @@ def test_each_unusable_video_is_one_clear_line(tmp_path, capsys):
     (videos / "ann" / "text.mp4").write_text("not a video at all, but named like one")
     (videos / "ann" / "notes.txt").write_text("passed over")
     out = tmp_path / "out"
-    summary = build.build(of_noise(out, source=str(videos), size=32))
+    summary = build.build(of_noise(out, source=str(videos), size=32, silent="refuse"))
     assert (summary["videos"], summary["clips"], summary["refused"]) == (8, 1, 7)
     rows = {row["video"]: row for row in json.loads((out / build.REPORT).read_text())}
     for name, reason, part in (
@@ -281,12 +281,25 @@ def test_a_listed_video_that_is_not_there_is_a_row_of_the_report(tmp_path):
         ({"source": "synthetic", "proxy": "roop"}, "exact, classical"),
         ({"lists": "somewhere"}, "alone or with --lists"),
         ({"source": "synthetic", "unsure": "guess"}, "refuse and keep"),
+        ({"source": "videos", "silent": "drop"}, "frames and refuse"),
+        ({"source": "videos", "stills": "person"}, "folder and image"),
     ],
 )
 def test_wrong_arguments_are_one_clear_line(tmp_path, change, line):
     with pytest.raises(ValueError, match=line):
         build.build(build.Config(out=str(tmp_path / "out"), **change))
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--size=64"], ["--out=x", "--sise=64"], ["--out=x", "--seed=a"]]
+)
+def test_a_wrong_command_line_is_one_line(arguments, capsys):
+    with pytest.raises(SystemExit) as ended:
+        build._parse(["build", *arguments])
+    told = capsys.readouterr()
+    assert ended.value.code == 2 and not told.out
+    assert told.err.startswith("error: ") and told.err.count("\n") == 1
 
 
 def test_a_real_clip(shared_data, tmp_path):

@@ -142,7 +142,7 @@ def test_videos_that_cannot_be_used_are_one_row_each(job, drawn):
         (silent, quality.SILENT),
         (empty, quality.NO_FACE),
     ):
-        row = cutting.clips(task)
+        row = cutting.clips(dataclasses.replace(task, silent="refuse"))
         (refused,) = row["refused"]
         assert (refused["reason"], row["clips"]) == (reason, []), refused
         assert refused["clip"] == task.video.name and "\n" not in refused["detail"]

@@ -5,14 +5,17 @@ import pathlib
 
 import numpy as np
 
-from data_pipelines import av_offset, files
+from data_pipelines import files, mouth_and_sound
 from data_pipelines.building import pieces
 from data_pipelines.faces import align, quality, tracks
+from data_pipelines.mouth_and_sound import MARGIN
 from data_pipelines.people import identities
 from data_pipelines.rates import FRAME_RATE, SAMPLES
 from data_pipelines.records import kinds
 
-MARGIN = av_offset.MARGIN  # frames of sound kept before and after a clip, to correct its offset by
+MARGIN = (
+    mouth_and_sound.MARGIN
+)  # frames of sound kept before and after a clip, to correct its offset by
 LOOKED_AT = 5  # frames between two that are judged by their pixels
 EMBEDDED = 5  # frames of a clip whose embeddings are averaged
 
@@ -56,7 +59,7 @@ class ClipFile:
         self.job, self.piece, self.measures = job, piece, measures
         self._spool = (scratch / f"{piece.number}.packed").open("w+b")
         self._points = mapped(piece.points, piece.matrices)
-        self._middles = av_offset.middles(self._points)
+        self._middles = mouth_and_sound.middles(self._points)
         self._ends, self._seen, self._portraits, self._mouths = [], [], [], []
         count = piece.end - piece.first
         self._short = count <= LOOKED_AT // 2  # all of it is judged
@@ -68,7 +71,7 @@ class ClipFile:
         face = align.crop(frame, self.piece.matrices[k], self.job.size)
         self._spool.write(kinds.encode_image(face))
         self._ends.append(self._spool.tell())
-        self._mouths.append(av_offset.patch(face, self._middles[k]))
+        self._mouths.append(mouth_and_sound.patch(face, self._middles[k]))
         if k % LOOKED_AT == LOOKED_AT // 2 or self._short:
             self._seen.append(quality.of_pixels(frame, self.piece.points[k]))
         if k in self._embedded:
@@ -99,7 +102,7 @@ class ClipFile:
         if sound:
             heard["audio"] = sound.cut(piece.first - MARGIN, piece.end + MARGIN)
             mouths = np.stack(self._mouths)
-            heard["mouth"] = av_offset.features(self._points, mouths, self.job.size)
+            heard["mouth"] = mouth_and_sound.features(self._points, mouths, self.job.size)
         files.replace_arrays(
             path,
             name=np.array(piece.name),

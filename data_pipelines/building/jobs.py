@@ -11,7 +11,7 @@ import pathlib
 
 import numpy as np
 
-from data_pipelines import av_offset, files
+from data_pipelines import av_offset, files, mouth_and_sound
 from data_pipelines.building import clip_files, cutting
 from data_pipelines.proxies import choice, pairing
 from data_pipelines.records.shards import Shards
@@ -36,9 +36,9 @@ def is_cut(job: cutting.Job, row: pathlib.Path) -> bool:
     return row.exists()
 
 
-def heard(clip: dict, group: str, folder: pathlib.Path) -> av_offset.MouthAndSound:
+def heard(clip: dict, group: str, folder: pathlib.Path) -> mouth_and_sound.MouthAndSound:
     """A clip's mouth and sound, as A/V offsets are measured on them; clip: its row."""
-    return av_offset.MouthAndSound(
+    return mouth_and_sound.MouthAndSound(
         clip["name"], group, *_arrays(folder / clip["file"], "mouth", "audio")
     )
 

@@ -4,8 +4,8 @@ from fractions import Fraction
 
 import numpy as np
 
-from data_pipelines.av_offset import MARGIN
 from data_pipelines.media import audio
+from data_pipelines.mouth_and_sound import MARGIN
 from data_pipelines.rates import FRAME_RATE, SAMPLE_RATE, SAMPLES
 
 

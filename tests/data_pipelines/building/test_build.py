@@ -201,7 +201,7 @@ def test_each_unusable_video_is_one_clear_line(tmp_path, capsys):
     out = tmp_path / "out"
     summary = build.build(of_noise(out, source=str(videos), size=32, silent="refuse"))
     assert (summary["videos"], summary["clips"], summary["refused"]) == (8, 1, 7)
-    rows = {row["video"]: row for row in json.loads((out / build.REPORT).read_text())}
+    rows = {row["video"]: row for row in json.loads((out / "report.json").read_text())}
     for name, reason, part in (
         ("faceless", quality.NO_FACE, "no face was found in its 20 frames"),
         ("hidden", quality.TOO_SHORT, "5 frames from 0 on; 15 are needed"),
@@ -266,7 +266,7 @@ def test_a_listed_video_that_is_not_there_is_a_row_of_the_report(tmp_path):
     out, paths = tmp_path / "out", {"lists": str(tmp_path), "source": str(tmp_path / "videos")}
     summary = build.build(of_noise(out, **paths))
     assert (summary["videos"], sum(summary["frames"].values())) == (2, 60)
-    rows = json.loads((out / build.REPORT).read_text())
+    rows = json.loads((out / "report.json").read_text())
     (bob,) = [row for row in rows if row["video"] == "WDA_Bob"]
     (missing,) = [r for r in bob["refused"] if r["reason"] == "missing"]
     assert "https://example.org/bob" in missing["detail"]

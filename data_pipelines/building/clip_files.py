@@ -13,9 +13,6 @@ from data_pipelines.people import identities
 from data_pipelines.rates import FRAME_RATE, SAMPLES
 from data_pipelines.records import kinds
 
-MARGIN = (
-    mouth_and_sound.MARGIN
-)  # frames of sound kept before and after a clip, to correct its offset by
 LOOKED_AT = 5  # frames between two that are judged by their pixels
 EMBEDDED = 5  # frames of a clip whose embeddings are averaged
 

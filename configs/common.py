@@ -46,6 +46,7 @@ def config(stage, size):
     c.data = {
         # frames, clips, triples (data_pipelines.build); codes, swaps (swaptalk_jax.encode)
         "root": f"{root}/data" if stage in ("identity", "vqgan") else f"{root}/codes",
+        "extra": (),  # (root, weight) of more sets to train on, see data_pipelines/loading/roots.py
         "workers": 0 if size in ("tiny", "micro", "small") else 8,
         "flip": stage == "vqgan",  # never where identity matters: faces are not symmetric
         "resident": False,  # codes and features lie on the devices, cut over the mesh

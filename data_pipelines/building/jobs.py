@@ -11,8 +11,8 @@ import pathlib
 
 import numpy as np
 
-from data_pipelines import av_offset, files
-from data_pipelines.building import cutting
+from data_pipelines import av_offset, files, mouth_and_sound
+from data_pipelines.building import clip_files, cutting
 from data_pipelines.proxies import choice, pairing
 from data_pipelines.records.shards import Shards
 
@@ -25,15 +25,20 @@ def cut(job: cutting.Job, row: pathlib.Path) -> None:
     files.replace_text(row, json.dumps(made))
 
 
+def has_sound(clip: dict) -> bool:
+    """Whether a clip, by its row, has sound: frames alone are made of the others."""
+    return clip.get("sound", True)
+
+
 def is_cut(job: cutting.Job, row: pathlib.Path) -> bool:
     """Whether the video's row stands."""
     del job
     return row.exists()
 
 
-def heard(clip: dict, group: str, folder: pathlib.Path) -> av_offset.MouthAndSound:
+def heard(clip: dict, group: str, folder: pathlib.Path) -> mouth_and_sound.MouthAndSound:
     """A clip's mouth and sound, as A/V offsets are measured on them; clip: its row."""
-    return av_offset.MouthAndSound(
+    return mouth_and_sound.MouthAndSound(
         clip["name"], group, *_arrays(folder / clip["file"], "mouth", "audio")
     )
 
@@ -80,17 +85,20 @@ class ShardClip:
 
 def write_clips(
     frames: Shards,
-    clips: Shards,
+    clips: Shards | None,
     split: str,
     shard: int,
     own: list[ShardClip],
     folder: pathlib.Path,
 ) -> None:
-    """Writes a shard of `frames` and one of `clips` from clip files, which then go."""
+    """Writes a shard of `frames` and one of `clips` from clip files, which then go.
+
+    clips: None where the files have no sound.
+    """
 
     def pictures():
         for clip in own:
-            data = cutting.load(folder / clip.row["file"])
+            data = clip_files.load(folder / clip.row["file"])
             for i, image in enumerate(data["images"]):
                 yield {
                     "image": image,
@@ -113,19 +121,20 @@ def write_clips(
                 "identity_name": clip.identity_name,
                 "first": clip.first,
                 "frames": clip.row["frames"],
-                "audio": cutting.cut_audio({"name": name, "audio": sound}, clip.offset),
+                "audio": clip_files.cut_audio({"name": name, "audio": sound}, clip.offset),
                 "meta": json.dumps(meta),
             }
 
     frames.write(split, shard, pictures())
-    clips.write(split, shard, sounds())
+    if clips is not None:
+        clips.write(split, shard, sounds())
     for clip in own:
         (folder / clip.row["file"]).unlink(missing_ok=True)
 
 
-def clips_are_written(frames: Shards, clips: Shards, split: str, shard: int, *_) -> bool:
-    """Whether both shards stand."""
-    return all(made.finished(split, shard) for made in (frames, clips))
+def clips_are_written(frames: Shards, clips: Shards | None, split: str, shard: int, *_) -> bool:
+    """Whether the shards stand that write_clips makes."""
+    return all(made.finished(split, shard) for made in (frames, clips) if made is not None)
 
 
 def write_triples(

@@ -52,7 +52,8 @@ class Rounds:
         longest = round(config.max_seconds * FRAME_RATE)
         folder, cache = self.work / "clips", self.out / "landmarks"
         for video in videos:
-            job = cutting.Job(video, config.size, longest, folder, cache, config.gates)
+            gates, silent = config.gates, config.silent
+            job = cutting.Job(video, config.size, longest, folder, cache, gates, silent)
             todo.append((job, self.work / "rows" / f"{_key(video)}.json"))
         self.run("videos", jobs.cut, todo, jobs.is_cut)
         return [json.loads(path.read_text()) for _, path in todo]
@@ -62,7 +63,7 @@ class Rounds:
 
         Clips of which it cannot be told become refused, unless the corpus is too small to know.
         """
-        clips = [(row, clip) for row in rows for clip in row["clips"]]
+        clips = [(row, clip) for row in rows for clip in row["clips"] if jobs.has_sound(clip)]
         if self.drawn or not clips:
             return
         several = len({row["identity"] for row, _ in clips}) > 1
@@ -82,7 +83,7 @@ class Rounds:
         todo = [(model, c, group[row["video"]], folder, results[c["name"]]) for row, c in clips]
         self.run("offsets", jobs.measure_offset, todo, jobs.offset_is_measured)
         model = av_offset.load(model)
-        for row in (row for row in rows if row["clips"]):
+        for row in (row for row in rows if any(map(jobs.has_sound, row["clips"]))):
             found = [jobs.read_offset(results[clip["name"]]) for clip in row["clips"]]
             self._note_offsets(row, found, model)
 
@@ -113,31 +114,43 @@ class Rounds:
     ) -> dict[str, list[jobs.ShardClip]]:
         """Makes `frames` and `clips`; returns the clips by split, in the order of the records.
 
-        Notes each clip's label and split in its row.
+        In each split the frames of clips with sound come first, so `clips` describes the front of
+        `frames` without a gap; those of stills and silent videos follow. Notes each clip's label
+        and split in its row, and of what has no sound its first record in `frames`.
         """
-        names, drawn = people.names(), {video.name: video.synthetic for video in videos}
+        numbers = {label: number for number, label in enumerate(people.names())}
+        drawn = {video.name: video.synthetic for video in videos}
         kept = {split: [] for split in listing.SPLITS}
-        for row in rows:
-            for clip in row["clips"]:
-                label, split = people.labels[clip["name"]], people.splits[clip["name"]]
-                clip |= {"label": label, "split": split}
-                own, late = kept[split], clip["measures"].get("offset", 0)
-                first = own[-1].first + own[-1].row["frames"] if own else 0
-                known = row["video"], names.index(label), label, split, first, late
-                own.append(jobs.ShardClip(clip, *known, drawn[row["video"]]))
+        clips = [(row, clip) for row in rows for clip in row["clips"]]
+        for row, clip in sorted(clips, key=lambda pair: not jobs.has_sound(pair[1])):
+            label, split = people.labels[clip["name"]], people.splits[clip["name"]]
+            clip |= {"label": label, "split": split}
+            own, late = kept[split], clip["measures"].get("offset", 0)
+            first = own[-1].first + own[-1].row["frames"] if own else 0
+            clip |= {} if jobs.has_sound(clip) else {"record": first}
+            known = row["video"], numbers[label], label, split, first, late
+            own.append(jobs.ShardClip(clip, *known, drawn[row["video"]]))
+        heard = {s: [c for c in own if jobs.has_sound(c.row)] for s, own in kept.items()}
+        self._write_shards(kept, heard, people)
+        return heard
+
+    def _write_shards(self, kept, heard, people):
+        """kept: all clips by split, those that are `heard` in front."""
         metadata = self._metadata(people) | {"fps": FRAME_RATE, "rate": SAMPLE_RATE}
         frames, clips = (Shards(self.out, kind, metadata) for kind in ("frames", "clips"))
-        size = sum(clip["bytes"] for row in rows for clip in row["clips"])
-        todo, counts = [], {}
+        size = sum(clip.row["bytes"] for own in kept.values() for clip in own)
+        todo, of_frames, of_clips = [], {}, {}
         for split, own in kept.items():
-            parts = _parts(own, min(SHARD_BYTES, size // 16))
-            counts[split] = len(parts)
-            folder = self.work / "clips"
-            todo += [(frames, clips, split, i, part, folder) for i, part in enumerate(parts)]
+            front = _parts(heard[split], min(SHARD_BYTES, size // 16))
+            rest = _parts(own[len(heard[split]) :], min(SHARD_BYTES, size // 16))
+            of_clips[split], of_frames[split] = len(front), len(front) + len(rest)
+            for i, part in enumerate(front + rest):
+                sounds = clips if i < len(front) else None
+                todo.append((frames, sounds, split, i, part, self.work / "clips"))
         self.run("shards", jobs.write_clips, todo, jobs.clips_are_written)
-        for made in (frames, clips):
-            made.publish(counts)
-        return kept
+        frames.publish(of_frames)
+        if any(of_clips.values()):
+            clips.publish(of_clips)
 
     def _metadata(self, people):
         text = json.dumps(self.settings, sort_keys=True)

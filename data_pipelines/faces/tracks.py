@@ -77,7 +77,7 @@ class _Live:
 def follow(frames, landmarker):
     """All faces through a video.
 
-    frames: iterable of uint8 [h w 3]; landmarker: a landmarks.Landmarker. Returns Found. A face
+    frames: iterable of uint8 [h w 3]; landmarker: a landmarker.Landmarker. Returns Found. A face
     keeps its track while it moves by less than 0.6 of its width a frame, and over half a second
     without being seen; it ends at a cut, and whatever is there afterwards is another one. Faces
     smaller than half the largest one of the picture may be overlooked.

@@ -15,8 +15,9 @@ t = `window` frames at 25 fps, c = `context` frames of sound around a frame):
 source_identity, target_identity int32 [b] |
 
 The data config is a mapping (a ConfigDict or a dict): `root` (folder of the record kinds), and
-optionally `flip` (False; images: mirror half of them), `window` (5), `context` (5),
-`eval_examples` (256, at most) and `eval_windows` (4 of each clip, at most).
+optionally `extra` (more roots with weights, see roots.py; none), `flip` (False; images: mirror half
+of them), `window` (5), `context` (5), `eval_examples` (256, at most) and `eval_windows` (4 of each
+clip, at most).
 """
 
 import atexit
@@ -32,7 +33,7 @@ import numpy as np
 from absl import flags
 
 from data_pipelines.children import end_with_parent
-from data_pipelines.loading import views
+from data_pipelines.loading import roots, views
 from data_pipelines.records import kinds
 
 PREFETCH = 4  # elements are whole batches: Grain's default of 500 would fill the memory
@@ -71,11 +72,8 @@ def dataset(
       records.RecordError: no such set or split, fewer examples than a batch, or later, a corrupt
         record. ValueError: unknown view, or a batch that the hosts cannot share evenly.
     """
-    examples = _view(view)(data_config, split) if isinstance(view, str) else view
     _check_hosts(batch_size, hosts, host)
-    examples.check(batch_size)
-    stream = grain.MapDataset.range(len(examples)).seed(seed).repeat()
-    stream = stream.map_with_index(_Shuffle(len(examples), seed)).random_map(_Draw(examples))
+    stream = _stream(data_config, split, view, batch_size, seed)
     # Whole blocks: a host's devices lie side by side in the mesh, and their rows in the batch.
     stream = stream.batch(batch_size // hosts, drop_remainder=True)[host::hosts][step:]
     reading = grain.ReadOptions(num_threads=THREADS.get(view, 1), prefetch_buffer_size=PREFETCH)
@@ -86,6 +84,25 @@ def dataset(
         options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
         batches = batches.mp_prefetch(options, worker_init_fn=_begin_worker)
     return Batches(iter(batches))
+
+
+def _stream(config, split, view, batch_size, seed):
+    """The endless examples of all roots, mixed by their weights in a fixed order."""
+    if isinstance(view, str):
+        _view(view)
+        parts = roots.opened(config, split, view)
+    else:
+        parts = [(view, 1.0, 0)]
+    parts[0][0].check(batch_size)
+    streams = []
+    for i, (examples, _, offset) in enumerate(parts):
+        own = (seed + i * 0x9E3779B1) % 2**32  # roots of one size are not drawn in step
+        stream = grain.MapDataset.range(len(examples)).seed(own).repeat()
+        stream = stream.map_with_index(_Shuffle(len(examples), own))
+        streams.append(stream.random_map(_Draw(examples, offset)))
+    if len(streams) == 1:
+        return streams[0]
+    return grain.MapDataset.mix(streams, [weight for _, weight, _ in parts])
 
 
 def _begin_worker(index, count):
@@ -103,12 +120,16 @@ def resident(data_config: Mapping[str, Any], split: str, view: str) -> tuple[dic
     the batches has the rows, int32 of any shape [b ...]; None: the field holds values as ever.
 
     Raises:
-      records.RecordError: a view of images; else as `dataset`.
+      records.RecordError: a view of images, or several roots; else as `dataset`.
     """
     if not hasattr(_view(view), "resident"):
         raise kinds.RecordError(
             f"the view {view} has no resident data: only codes and features are small; leave out"
             " --config.data.resident"
+        )
+    if data_config.get("extra", ()):
+        raise kinds.RecordError(
+            "config.data.resident holds one root; leave it out, or config.data.extra"
         )
     return _view(view)(data_config, split).resident()
 
@@ -146,7 +167,7 @@ def evaluation(
     hosts: int = 1,
     host: int = 0,
 ) -> Iterator[dict[str, np.ndarray]]:
-    """The fixed evaluation set, once: batches as `dataset` gives, plus `mask` float32 [b].
+    """The fixed evaluation set of `root`, once: as `dataset` gives, plus `mask` float32 [b].
 
     images, swaps: at most `eval_examples` records, evenly spread. windows, pairs: at most
     `eval_windows` seeded windows of each clip; the reference is the clip's first frame (the
@@ -209,8 +230,13 @@ def _order(records, seed, epoch):
 class _Draw(grain.transforms.RandomMap):
     """Index of a record -> one example, random by the example's place in the stream."""
 
-    def __init__(self, view):
-        self.view = view
+    def __init__(self, view, offset):
+        """offset: added to the numbers of identities, so that no two roots share one."""
+        self.view, self.offset = view, offset
 
     def random_map(self, index, rng):
-        return self.view.draw(int(index), rng)
+        example = self.view.draw(int(index), rng)
+        if self.offset:
+            named = [name for name in roots.IDENTITIES if name in example]
+            example |= {name: np.int32(example[name] + self.offset) for name in named}
+        return example

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import av
 import numpy as np
-from av.sidedata.sidedata import Type as SideData
-from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
+from av.video.reformatter import VideoReformatter
 
+from data_pipelines.media import pixels
 from data_pipelines.media.deinterlace import deinterlaced
 from data_pipelines.media.opening import MediaError, open_media, pictures_of, video_stream
 
@@ -26,8 +26,6 @@ SEEKABLE = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
 # Seconds before `start` at which decoding begins: after a keyframe that isn't the stream's first,
 # frames that refer to what is before it are missing, and deinterlacing looks one frame back.
 LEAD = Fraction(1)
-# Without both flags FFmpeg's RGB <-> YUV conversion darkens a picture by 1 to 2 levels, each time.
-SCALING = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 
 
 @dataclass(frozen=True)
@@ -52,8 +50,8 @@ def probe(path: str | Path) -> VideoInfo:
     with open_media(path) as container:
         stream = video_stream(container, path)
         first = next(_decoded(container, stream, path))
-        image = _rgb(first, _stored_size(stream), VideoReformatter())
-        height, width = _upright(image, _turning(first)).shape[:2]
+        image = pixels.rgb(first, pixels.stored_size(stream), VideoReformatter())
+        height, width = pixels.upright(image, pixels.turning(first)).shape[:2]
         fps = _rate(stream, path)
         frames, duration = _length(container, stream, fps)
         return VideoInfo(
@@ -116,7 +114,7 @@ def first_frame_time(path: str | Path) -> Fraction | None:
 
 def _shown(frames, origin, stream, path, fps, start, end) -> Iterator[np.ndarray]:
     """Decoded frames -> those that `read_frames` gives; `origin` as in `_timed`."""
-    size, scaler, rate = _stored_size(stream), VideoReformatter(), _rate(stream, path)
+    size, scaler, rate = pixels.stored_size(stream), VideoReformatter(), _rate(stream, path)
     timed = _timed(deinterlaced(frames), origin, rate)
     if fps is None:
         chosen = _own(timed, rate, start, end)
@@ -127,8 +125,8 @@ def _shown(frames, origin, stream, path, fps, start, end) -> Iterator[np.ndarray
         if i == 0:
             # Of the first frame only, since it holds for the file: PyAV's side data are cycles, of
             # which thousands would wait for the garbage collector.
-            turning = _turning(frame)
-        yield _upright(_rgb(frame, size, scaler), turning)
+            turning = pixels.turning(frame)
+        yield pixels.upright(pixels.rgb(frame, size, scaler), turning)
 
 
 def _sought(container, stream, path, start):
@@ -239,55 +237,6 @@ def _sampled(timed, fps: Fraction, start: Fraction, end: Fraction | None, path):
             return
         yield held
         wanted += 1 / fps
-
-
-def _rgb(frame: av.VideoFrame, size: tuple[int, int], scaler: VideoReformatter) -> np.ndarray:
-    """Decoded frame -> uint8 [h w 3], as it is stored; `size` is (width, height).
-
-    Untagged pictures are read like players do: BT.709 from 720 lines on, else BT.601. The scaler is
-    kept for a whole file, because setting one up takes longer than using it.
-    """
-    colorspace = None
-    if frame.colorspace in (0, 2, 3):  # RGB, unspecified, reserved
-        large = frame.width >= 1280 or frame.height > 576
-        colorspace = Colorspace.ITU709 if large else Colorspace.ITU601
-    image = scaler.reformat(
-        frame,
-        width=size[0],
-        height=size[1],
-        format="rgb24",
-        src_colorspace=colorspace,
-        dst_color_range=ColorRange.JPEG,
-        interpolation=SCALING,
-        threads=1,
-    )
-    return image.to_ndarray()
-
-
-def _turning(frame: av.VideoFrame) -> list[list[int]] | None:
-    """The display matrix's [[a, b], [c, d]]; None where the picture is stored upright."""
-    matrix = frame.side_data.get(SideData.DISPLAYMATRIX)
-    return matrix and np.frombuffer(matrix, np.int32).reshape(3, 3)[:2, :2].tolist()
-
-
-def _upright(image: np.ndarray, turning: list[list[int]] | None) -> np.ndarray:
-    """Applies the display matrix: (x, y) -> (a x + c y, b x + d y), quarter turns and mirrors."""
-    if turning is None:
-        return image
-    (a, b), (c, d) = turning
-    if abs(b) > abs(a):
-        image, a, d = image.swapaxes(0, 1), c, b
-    image = image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
-    return np.ascontiguousarray(image)
-
-
-def _stored_size(stream) -> tuple[int, int]:
-    """(width, height) in square pixels, before any turning."""
-    context = stream.codec_context
-    aspect = stream.sample_aspect_ratio
-    if not aspect or not Fraction(1, 4) < aspect < 4:
-        aspect = Fraction(1)
-    return round(context.width * aspect), context.height
 
 
 def _rate(stream, path) -> Fraction:

@@ -13,7 +13,8 @@ import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
 from data_pipelines.media.opening import MediaError
-from data_pipelines.media.read_video import FPS_RANGE, SCALING
+from data_pipelines.media.pixels import SCALING
+from data_pipelines.media.read_video import FPS_RANGE
 
 # Rates that AAC has a table entry for; anything else is stored at 48 kHz.
 AAC_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000)

@@ -12,7 +12,7 @@ import numpy as np
 
 from data_pipelines import files
 from data_pipelines.html import charts, markup
-from data_pipelines.page import sheet
+from data_pipelines.page import figures, sheet
 from data_pipelines.rates import FRAME_RATE
 
 FACE, TRIPLE = 72, 128  # px of a face in the strips of people, and in triples
@@ -63,13 +63,14 @@ def write(out: str | os.PathLike, rows: list[dict], report: dict) -> pathlib.Pat
     out = pathlib.Path(out)
     missing = [r["video"] for r in rows if any(x["reason"] == "missing" for x in r["refused"])]
     rows = [row for row in rows if row["video"] not in set(missing)]
-    clips, frames = sheet.clips(out), sheet.frames(out)
+    heard, frames = sheet.clips(out), sheet.frames(out)
+    clips = heard + sheet.soundless(rows)
     people = sheet.identities(clips)
     counts, pictures = sheet.triples(out, TRIPLES, TRIPLE)
     sections = [
         "<h1>SwapTalk: data of a build</h1>",
-        _tiles(rows, missing, people, counts),
-        _doubts(rows, missing, people, report),
+        figures.tiles(rows, missing, len(heard), people, counts),
+        figures.doubts(rows, missing, people, report),
         _reasons(rows, report.get("reasons", {})),
         _histograms(rows, report.get("gates", {})),
         _triples(pictures),
@@ -80,72 +81,6 @@ def write(out: str | os.PathLike, rows: list[dict], report: dict) -> pathlib.Pat
     path = out / "index.html"
     files.replace_text(path, markup.page("SwapTalk: data of a build", sections, STYLE))
     return path
-
-
-def _tiles(rows, missing, people, triples):
-    refused = sum(len(row["refused"]) for row in rows)
-    used = sum(bool(row["clips"]) for row in rows)
-    frames, count = collections.Counter(), collections.Counter()
-    for (split, _), own in people.items():
-        frames[split] += sum(clip.count for clip in own)
-        count[split] += 1
-    kept = sum(len(own) for own in people.values())
-    splits = [split for split in ("train", "val") if split in count]
-    tiles = [
-        (kept, f"clips kept, {refused:,} refused"),
-        (used, f"videos used of {len(rows) + len(missing):,}; {len(missing):,} missing"),
-        (_duration(sum(frames.values()) / FRAME_RATE), f"at {FRAME_RATE} frames a second"),
-    ]
-    for split in splits:
-        length = _duration(frames[split] / FRAME_RATE)
-        tiles.append((count[split], f"identities in {split}, {length}"))
-    each = ", ".join(f"{triples[s]:,} {s}" for s in triples)
-    tiles.append((sum(triples.values()), f"triples{': ' + each if each else ''}"))
-    cells = (
-        f"<div class='card tile'><b>{value if isinstance(value, str) else f'{value:,}'}</b>"
-        f"{what}</div>"
-        for value, what in tiles
-    )
-    return f"<div class=tiles>{''.join(cells)}</div>"
-
-
-def _duration(seconds):
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
-def _doubts(rows, missing, people, report):
-    """What a person should look at before training, each in a line; nothing where all is well."""
-    doubts, total = [], len(rows) + len(missing)
-    if missing:
-        doubts.append(f"missing videos: {len(missing):,} of {total:,} (names at the end)")
-    kept, refused = (sum(len(row[key]) for row in rows) for key in ("clips", "refused"))
-    if refused > 0.3 * (kept + refused):
-        doubts.append(f"refused: {refused:,} of {kept + refused:,} clips")
-    sides = collections.Counter(split for split, _ in people)
-    # With 10 people to train on, the swaps and lips of strangers stayed bad; HDTF has over 200.
-    wanted = (("train", 100, "strangers come out badly"), ("val", 2, "a swap takes two"))
-    for split, fewest, why in wanted:
-        if sides[split] < fewest:
-            doubts.append(f"{split} has {sides[split]} identities: {why}")
-    for kind, what in (
-        ("merged", "names that stand for one person, joined"),
-        ("divided", "names that stand for several people"),
-        ("close", "two people who may be one"),
-    ):
-        number = len(report.get("identities", {}).get(kind, []))
-        if number:
-            doubts.append(f"{what}: {number:,} (below, with faces)")
-    moved = [m["offset"] for m in _measures(rows, "clips") if m.get("offset")]
-    if moved:
-        doubts.append(
-            f"sound was moved in {len(moved):,} clips, by {min(moved):+g} to {max(moved):+g} frames"
-        )
-    if not doubts:
-        return ""
-    lines = "".join(f"<li>{doubt}" for doubt in doubts)
-    return f"<div class=notice><b>Look at this first</b><ul>{lines}</ul></div>"
 
 
 def _reasons(rows, sentences):
@@ -176,20 +111,8 @@ def _reasons(rows, sentences):
     )
 
 
-def _measures(rows, key):
-    """Measures of the kept ("clips") or "refused" clips, with those that follow from the row."""
-    for row in rows:
-        for clip in row[key]:
-            measures = dict(clip.get("measures") or {})
-            if "frames" in clip:
-                measures["seconds"] = clip["frames"] / FRAME_RATE
-            if measures.get("light"):
-                measures["luma"] = measures["light"][0]
-            yield measures
-
-
 def _histograms(rows, gates):
-    kept, refused = (list(_measures(rows, key)) for key in ("clips", "refused"))
+    kept, refused = (list(figures.measures(rows, key)) for key in ("clips", "refused"))
     cards = []
     for key, title, unit, whole, gate in HISTOGRAMS:
         lines = [gates[gate]] if gate in gates else []
@@ -268,7 +191,7 @@ def _people(frames, people):
     cards = []
     for (split, name), own in shown:
         strip = markup.embedded(sheet.strip(frames, own, FACE), name, "jpeg", 80)
-        seconds = _duration(sum(clip.count for clip in own) / FRAME_RATE)
+        seconds = figures.duration(sum(clip.count for clip in own) / FRAME_RATE)
         clips = f"{len(own):,} clip{'s' * (len(own) > 1)}, {seconds}"
         cards.append(
             f"<div class=card>{strip}<p class=label>{_split(split)} <b>{markup.text(name)}</b>,"

@@ -25,8 +25,10 @@ class ClipFrames:
 
 
 def clips(out: pathlib.Path) -> list[ClipFrames]:
-    """Every clip of a build's folder, in the order of its records."""
+    """Every clip of a build's folder, in the order of its records; none where nothing has sound."""
     found = []
+    if not (out / "clips").exists():
+        return found
     for split in reader.splits(out, "clips"):
         source = reader.source(out, "clips", split)
         for clip in (source[i] for i in range(len(source))):
@@ -34,6 +36,16 @@ def clips(out: pathlib.Path) -> list[ClipFrames]:
             place = int(clip["first"]), int(clip["frames"])
             found.append(ClipFrames(split, clip["identity_name"], video, *place))
     return found
+
+
+def soundless(rows: list[dict]) -> list[ClipFrames]:
+    """The frames of stills and silent videos, which are no clips; rows: of a build."""
+    return [
+        ClipFrames(clip["split"], clip["label"], row["video"], clip["record"], clip["frames"])
+        for row in rows
+        for clip in row["clips"]
+        if "record" in clip
+    ]
 
 
 def identities(clips: list[ClipFrames]) -> dict[tuple[str, str], list[ClipFrames]]:

@@ -11,7 +11,13 @@ import numpy as np
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
-from scipy.spatial.distance import cdist, pdist, squareform
+from scipy.spatial.distance import cdist, pdist
+
+LARGEST = 10_000  # people in one table of distances, which then takes 400 MB
+STRICTER = 0.95
+SAME_PICTURE = 0.02  # copies of one picture are nearer; a limit below tells nobody apart
+BLOCK = 1000  # people compared with all others at once
+CLOSEST = 1000  # rows of two people who may be one
 
 
 def unit(embeddings):
@@ -38,11 +44,50 @@ def clusters(names, videos, faces, same):
 def _joined(people, faces, same):
     if len(people) < 2:
         return people
-    numbers = fcluster(linkage(_means(people, faces), "average"), same, "distance")
-    joined = collections.defaultdict(list)
-    for person, number in zip(people, numbers, strict=True):
-        joined[number] += person
-    return [sorted(person) for person in joined.values()]
+    means, joined = _means(people, faces), []
+    for part in _components(means, same):
+        numbers = [0]
+        if len(part) > 1:
+            numbers = fcluster(linkage(means[part], "average"), same, "distance")
+        own = collections.defaultdict(list)
+        for i, number in zip(part, numbers, strict=True):
+            own[number] += people[i]
+        joined += [sorted(person) for person in own.values()]
+    return joined
+
+
+def _components(means, below):
+    """Lists of indices of means [n 128] that hang together by distances under `below`.
+
+    Average linkage never joins across them, so the table of distances is one of each, and 70,000
+    portraits fit. Strangers who look alike make chains among so many: one longer than LARGEST is
+    cut by a stricter limit, until its table fits.
+    """
+    count = len(means)
+    ends = neighbours(means, below)
+    graph = coo_array((np.ones(len(ends)), tuple(ends.T)), shape=(count, count))
+    component = connected_components(graph, directed=False)[1]
+    order = np.argsort(component, kind="stable")
+    parts = np.split(order, np.flatnonzero(np.diff(component[order])) + 1)
+    for part in parts:
+        if len(part) <= LARGEST or below < SAME_PICTURE:
+            yield from (part[i : i + LARGEST].tolist() for i in range(0, len(part), LARGEST))
+            continue
+        for smaller in _components(means[part], STRICTER * below):
+            yield part[smaller].tolist()
+
+
+def neighbours(means, below):
+    """All pairs (a, b), a < b, of means [n 128] of length 1 that are nearer than `below`: [m 2]."""
+    found = [np.empty((0, 2), np.int64)]
+    for first in range(0, len(means), BLOCK):
+        # By their cosines; a hair more, as cdist would round otherwise.
+        cosines = means[first : first + BLOCK] @ means[first:].T
+        a, b = np.nonzero(cosines > 1 - below**2 / 2 - 1e-9)
+        found.append(np.stack([a, b], 1)[a < b] + first)
+    pairs = np.concatenate(found)
+    near = np.linalg.norm(means[pairs[:, 0]] - means[pairs[:, 1]], axis=1) < below
+    return pairs[near]
 
 
 def _means(people, faces):
@@ -123,12 +168,16 @@ def divided(names, videos, faces, people):
 
 
 def close(labels, splits, videos, faces, people, below):
-    """Rows of two people who are nearer than `below`, nearest first, with labels and splits."""
+    """Rows of two people who are nearer than `below`, nearest first, with labels and splits.
+
+    Of more than CLOSEST the nearest.
+    """
     if len(people) < 2:
         return []
-    distances = squareform(pdist(_means(people, faces)))
-    rows = []
-    for a, b in np.argwhere(np.triu(distances < below, k=1)):
+    means, rows = _means(people, faces), []
+    pairs = neighbours(means, below)
+    distances = np.linalg.norm(means[pairs[:, 0]] - means[pairs[:, 1]], axis=1)
+    for a, b in pairs[np.sort(np.argsort(distances, kind="stable")[:CLOSEST])]:
         pair = [people[a], people[b]]
         row = _row([labels[person[0]] for person in pair], pair, videos, faces, min)
         rows.append(row | {"splits": [splits[person[0]] for person in pair]})

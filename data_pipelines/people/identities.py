@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from data_pipelines.faces import landmarks
+from data_pipelines.faces import landmarker
 from data_pipelines.people import clusters
 from data_pipelines.sources import listing
 
@@ -46,7 +46,7 @@ class DlibRecogniser:
     """
 
     def __init__(self):
-        weights = landmarks.model_file("dlib_face_recognition_resnet_model_v1.dat")
+        weights = landmarker.model_file("dlib_face_recognition_resnet_model_v1.dat")
         import dlib  # here and not above: splitting by names must work without the extra
 
         self._dlib, self._model = dlib, dlib.face_recognition_model_v1(str(weights))
@@ -92,12 +92,20 @@ class FaceClip:
     identity: str  # a name from the source
     split: str | None = None  # "train" or "val" where the source says so
     embedding: np.ndarray | None = None  # [128], of any length
+    sound: bool = True  # whether it is a clip; else frames alone
 
 
 def clips_of(rows: Iterable[dict]) -> list[FaceClip]:
     """Clips of the rows that faces.clips returns, one a video."""
     return [
-        FaceClip(clip["name"], row["video"], row["identity"], row["split"], clip["embedding"])
+        FaceClip(
+            clip["name"],
+            row["video"],
+            row["identity"],
+            row["split"],
+            clip["embedding"],
+            clip.get("sound", True),
+        )
         for row in rows
         for clip in row["clips"]
     ]
@@ -169,7 +177,10 @@ def resolve(clips: Iterable[FaceClip], told: bool = False, same: float = SAME) -
             raise IdentityError(_conflict(clips, members, known, faces))
         given[group] = sides.pop() if sides else None
     mixed = {group for group, name in zip(groups, names, strict=True) if name in unsure}
-    of_group = split(given, mixed)
+    heard = {group for group, clip in zip(groups, clips, strict=True) if clip.sound}
+    # Each for itself: stills alone must not be all of val, or of train.
+    of_group = split({g: side for g, side in given.items() if g in heard}, mixed)
+    of_group |= split({g: side for g, side in given.items() if g not in heard}, mixed)
     sides = [of_group[group] for group in groups]
 
     def of_clips(values):

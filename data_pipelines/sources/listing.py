@@ -1,4 +1,4 @@
-"""Which videos a build reads, whose they are, and what of each may be used."""
+"""Which videos and stills a build reads, whose they are, and what of each may be used."""
 
 import collections
 import dataclasses
@@ -10,6 +10,7 @@ from fractions import Fraction
 from typing import Any
 
 SUFFIXES = set(".mp4 .mov .mkv .avi .webm .mpg .mpeg .m4v .ts .wmv .flv .3gp".split())
+STILLS = set(".jpg .jpeg .png .webp .bmp .tif .tiff .heic .heif .avif".split())
 SPLITS = ("train", "val")
 
 
@@ -19,7 +20,7 @@ class SourceError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Video:
-    """One video to build from, or one interval of it."""
+    """One video to build from, one interval of it, or one still picture."""
 
     path: pathlib.Path
     name: str  # unique: its path below the folder, with "/"; "@0", "@1" ... tell intervals apart
@@ -31,14 +32,19 @@ class Video:
     # x, y, w, h in pixels of the upright picture: where to look for the face; None: anywhere
     region: tuple[int, int, int, int] | None = None
 
+    @property
+    def still(self) -> bool:
+        """Whether it is a still picture, by its suffix."""
+        return self.path.suffix.lower() in STILLS
+
 
 def from_manifest(manifest: pathlib.Path, folder: pathlib.Path | None = None) -> list[Video]:
-    """Videos of a JSON list of rows {"file", "identity"} with any of {"split", "kind", "synthetic",
-    "start", "end", "region"}, see Video.
+    """Videos and stills of a JSON list of rows {"file", "identity"} with any of {"split",
+    "synthetic", "start", "end", "region"}, see Video.
 
     "file" is relative to `folder`, by default the manifest's, and lies below it. Times are seconds,
     as numbers or as text ("0.04", "1/25"). A file may have several rows, of intervals that do not
-    overlap. Rows of another kind than "talking" are passed over.
+    overlap. Stills have no start and no end.
 
     Raises:
       SourceError: no such file, not a list of rows, a row that is not as described, a file named
@@ -52,8 +58,6 @@ def from_manifest(manifest: pathlib.Path, folder: pathlib.Path | None = None) ->
         raise SourceError(f"{manifest}: must be a JSON list of objects")
     videos = []
     for i, row in enumerate(rows):
-        if row.get("kind", "talking") != "talking":
-            continue
         try:
             videos.append(_video(row, folder or manifest.parent))
         except SourceError as error:
@@ -80,7 +84,11 @@ def _video(row, folder):
             raise SourceError(f"has the region {region}, not [x, y, width, height] in pixels")
         region = tuple(region)
     identity = str(row["identity"])
-    return Video(folder / file, file, identity, split, made, start or Fraction(0), end, region)
+    start = start or Fraction(0)
+    video = Video(folder / file, file, identity, split, made, start, end, region)
+    if video.still and (start or end is not None):
+        raise SourceError(f"has a start or an end, but {file} is a still picture; leave them out")
+    return video
 
 
 def _stays_inside(file):
@@ -124,37 +132,46 @@ def _told_apart(videos, where):
     ]
 
 
-def video_files(folder: pathlib.Path) -> list[pathlib.Path]:
+def video_files(folder: pathlib.Path, suffixes: set[str] = SUFFIXES) -> list[pathlib.Path]:
     """All files below a folder that are videos by their suffix, in the order of their names."""
-    return [p for p in sorted(folder.rglob("*")) if p.suffix.lower() in SUFFIXES and p.is_file()]
+    return [p for p in sorted(folder.rglob("*")) if p.suffix.lower() in suffixes and p.is_file()]
 
 
-def from_folder(folder: pathlib.Path, leave_out: pathlib.Path | None = None) -> list[Video]:
-    """All videos below a folder, except those below `leave_out`.
+def from_folder(
+    folder: pathlib.Path, leave_out: pathlib.Path | None = None, own: bool = False
+) -> list[Video]:
+    """All videos and stills below a folder, except those below `leave_out`.
 
     Identity: the name of the folder that the video lies in, or, for videos directly in `folder`,
     the file's name without trailing digits (WDA_DebbieStabenow0 and ...1 are one person; taking
     two people for one costs little, one person on both sides of the split spoils every figure).
+    A still directly in `folder` is an identity of its own, and so is each still where `own` is set.
     The split is left open.
 
-    Raises SourceError when there is no such folder or no video in it.
+    Raises SourceError when there is no such folder or nothing to read in it.
     """
     if not folder.is_dir():
         raise SourceError(f"{folder}: no such folder; --source takes a folder or 'synthetic'")
     videos = []
-    for path in video_files(folder):
+    for path in video_files(folder, SUFFIXES | STILLS):
         if leave_out is not None and path.is_relative_to(leave_out):
             continue
         relative = path.relative_to(folder)
         stem = re.sub(r"[\d\s_.-]+$", "", path.stem) or path.stem
-        identity = path.parent.name if len(relative.parts) > 1 else stem
-        videos.append(Video(path, relative.as_posix(), identity, None))
+        name, inside = relative.as_posix(), len(relative.parts) > 1
+        still = path.suffix.lower() in STILLS
+        if still and (own or not inside):
+            identity = name
+        else:
+            identity = path.parent.name if inside else stem
+        videos.append(Video(path, name, identity, None))
     return _checked(videos, folder)
 
 
 def _checked(videos, where):
     if not videos:
-        raise SourceError(f"{where}: holds no video ({' '.join(sorted(SUFFIXES))})")
+        known = " ".join(sorted(SUFFIXES)), " ".join(sorted(STILLS))
+        raise SourceError(f"{where}: holds no video ({known[0]}) and no still ({known[1]})")
     name, times = collections.Counter(v.name for v in videos).most_common(1)[0]
     if times > 1:
         raise SourceError(f"{where}: {name} is named {times} times")

@@ -71,3 +71,10 @@ def capsule(u, v, start, end, radius):
 def glow(u, v, a, b):
     """Gaussian spot of standard deviations a, b."""
     return np.exp(-0.5 * ((u / a) ** 2 + (v / b) ** 2))
+
+
+def pick(palette: np.ndarray, unit: float) -> np.ndarray:
+    """Colour at `unit` in [0, 1] along a palette [n 3], linearly interpolated."""
+    at = unit * (len(palette) - 1)
+    low = min(int(at), len(palette) - 2)
+    return palette[low] + (at - low) * (palette[low + 1] - palette[low])

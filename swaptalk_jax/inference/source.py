@@ -5,7 +5,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from data_pipelines.faces import align, landmarks
+from data_pipelines.faces import align, landmarker, landmarks
 from data_pipelines.media import read_video
 from data_pipelines.media.opening import MediaError
 
@@ -18,7 +18,7 @@ def source_face(path, size):
         known = landmarks.load_landmarks(beside) if beside.is_file() else None
     except ValueError as error:
         raise MediaError(str(error)) from error
-    find = landmarks.Landmarker() if known is None else None
+    find = landmarker.Landmarker() if known is None else None
     for i, image in enumerate(_pictures(path)):
         faces = find(image) if find else known[i : i + 1]
         if len(faces) and np.isfinite(faces[0]).all():

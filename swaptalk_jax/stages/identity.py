@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from data_pipelines.records import reader
+from data_pipelines.loading import roots
 from swaptalk_jax.models.latent import to_float
 from swaptalk_jax.stages import Stage, losses
 from swaptalk_jax.stages.images import augment
@@ -17,7 +17,7 @@ class IdentityStage(Stage):
     def __init__(self, config):
         super().__init__(config)
         self.recogniser = self.build("recogniser")
-        self.classes = len(reader.metadata(config.data.root, "frames")["identities"])
+        self.classes = roots.classes(config.data)
 
     def init(self, rng, batch):
         """Parameters from one batch of images."""

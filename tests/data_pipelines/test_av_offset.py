@@ -5,10 +5,12 @@ import itertools
 import numpy as np
 import pytest
 
-from data_pipelines import av_offset
-from data_pipelines.building import cutting
-from data_pipelines.faces import align, landmarks, tracks
+from data_pipelines import av_offset, mouth_and_sound
+from data_pipelines.building import clip_files
+from data_pipelines.faces import align, landmarker, tracks
 from data_pipelines.media import audio, read_video
+from data_pipelines.mouth_and_sound import MARGIN
+from data_pipelines.rates import SAMPLES
 from data_pipelines.synthetic import sampling
 
 FRAMES, CLIPS = 100, 10
@@ -17,7 +19,7 @@ FRAMES, CLIPS = 100, 10
 def _late(clip, frames):
     """The clip with its sound `frames` later, silent where none is left."""
     moved = np.zeros_like(clip.sound)
-    shift = av_offset.SAMPLES * frames
+    shift = SAMPLES * frames
     moved[max(shift, 0) : len(moved) + min(shift, 0)] = clip.sound[
         max(-shift, 0) : len(moved) - max(shift, 0)
     ]
@@ -25,27 +27,27 @@ def _late(clip, frames):
 
 
 def _with(clip, **changes):
-    return av_offset.MouthAndSound(**{**vars(clip), **changes})
+    return mouth_and_sound.MouthAndSound(**{**vars(clip), **changes})
 
 
 def _crops(who, size):
     """Landmarks [t 68 2] in crop pixels, crops and sound of one clip of the synthetic set."""
-    drawn = sampling.sample_clip(5, who, 0, frames=FRAMES + 2 * av_offset.MARGIN)
-    shown = range(av_offset.MARGIN, av_offset.MARGIN + FRAMES)
+    drawn = sampling.sample_clip(5, who, 0, frames=FRAMES + 2 * MARGIN)
+    shown = range(MARGIN, MARGIN + FRAMES)
     frames = [sampling.render_frame(drawn, i, 64) for i in shown]
     points = np.stack([points for _, points in frames])
     matrices = align.matrices(points, size)
     crops = [align.crop(image, m, size) for (image, _), m in zip(frames, matrices, strict=True)]
-    return cutting.mapped(points, matrices), crops, drawn.audio
+    return clip_files.mapped(points, matrices), crops, drawn.audio
 
 
 def mouth_of(points, crops):
     """Features of landmarks [t 68 2] in crops of one size, as a build makes them."""
     patches, size = [], 1
-    for middle, crop in zip(av_offset.middles(points), crops, strict=True):
-        patches.append(av_offset.patch(crop, middle))
+    for middle, crop in zip(mouth_and_sound.middles(points), crops, strict=True):
+        patches.append(mouth_and_sound.patch(crop, middle))
         size = len(crop)
-    return av_offset.features(points, np.stack(patches), size)
+    return mouth_and_sound.features(points, np.stack(patches), size)
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +56,7 @@ def clips():
     for who in range(CLIPS):
         points, crops, sound = _crops(who, 48)
         mouth = mouth_of(points, crops)
-        made.append(av_offset.MouthAndSound(f"clip{who}", f"person{who}", mouth, sound))
+        made.append(mouth_and_sound.MouthAndSound(f"clip{who}", f"person{who}", mouth, sound))
     return made
 
 
@@ -74,9 +76,9 @@ def test_a_planted_offset_is_found(model, clips, planted):
 def test_cutting_the_sound_where_the_offset_says_brings_it_into_step(model, clips):
     late = _late(clips[0], 3)
     frames = model.measure(late).frames
-    start = av_offset.SAMPLES * (av_offset.MARGIN + frames)
-    known = slice(start, start + av_offset.SAMPLES * FRAMES)
-    original = clips[0].sound[av_offset.SAMPLES * av_offset.MARGIN :][: av_offset.SAMPLES * FRAMES]
+    start = SAMPLES * (MARGIN + frames)
+    known = slice(start, start + SAMPLES * FRAMES)
+    original = clips[0].sound[SAMPLES * MARGIN :][: SAMPLES * FRAMES]
     np.testing.assert_array_equal(late.sound[known], original)
 
 
@@ -164,7 +166,7 @@ def test_features_do_not_depend_on_size_and_light():
     large = mouth_of(points, crops)
     small = mouth_of(points / 2, [align.warp(c, np.eye(2, 3) / 2, (48, 48)) for c in crops])
     dim = mouth_of(points, [(0.6 * crop).astype(np.uint8) for crop in crops])
-    assert large.shape == (20, av_offset.COLUMNS) and large.dtype == np.float32
+    assert large.shape == (20, mouth_and_sound.COLUMNS) and large.dtype == np.float32
     for other in (small, dim):
         for a, b in zip(large.T[:2], other.T[:2], strict=True):
             assert np.corrcoef(a, b)[0, 1] > 0.98
@@ -176,7 +178,7 @@ def test_what_does_not_fit_is_named(clips, tmp_path):
     with pytest.raises(ValueError, match="no clip"):
         av_offset.calibrate([])
     with pytest.raises(ValueError):
-        av_offset.features(np.zeros((3, 68, 2)), np.zeros((2, *av_offset.PATCH)), 64)
+        mouth_and_sound.features(np.zeros((3, 68, 2)), np.zeros((2, *mouth_and_sound.PATCH)), 64)
     (tmp_path / "broken.npz").write_bytes(b"PK\x03\x04")
     with pytest.raises(ValueError, match="broken.npz: not a model"):
         av_offset.load(tmp_path / "broken.npz")
@@ -188,14 +190,14 @@ def test_planted_offsets_of_real_clips_are_found(shared_data):
     for folder in sorted((shared_data / "talking" / "hdtf").iterdir()):
         path, frames = sorted(folder.glob("[RW]*.mp4"))[0], 125
         shown = list(itertools.islice(read_video.read_frames(path), frames))
-        points = tracks.main_face(tracks.follow(shown, landmarks.Landmarker()))
+        points = tracks.main_face(tracks.follow(shown, landmarker.Landmarker()))
         matrices = align.matrices(points, 96)
         crops = (align.crop(image, m, 96) for image, m in zip(shown, matrices, strict=True))
-        mouth = mouth_of(cutting.mapped(points, matrices), crops)
+        mouth = mouth_of(clip_files.mapped(points, matrices), crops)
         sound, _ = audio.read_audio(path)
-        sound = np.pad(sound, av_offset.SAMPLES * av_offset.MARGIN)
-        sound = sound[: av_offset.SAMPLES * (frames + 2 * av_offset.MARGIN)]
-        real.append(av_offset.MouthAndSound(path.name, folder.name, mouth, sound))
+        sound = np.pad(sound, SAMPLES * MARGIN)
+        sound = sound[: SAMPLES * (frames + 2 * MARGIN)]
+        real.append(mouth_and_sound.MouthAndSound(path.name, folder.name, mouth, sound))
     model = av_offset.calibrate(real)
     certain = 0
     for clip, planted in itertools.product(real, (-5, -3, -1, 2, 4)):

@@ -11,10 +11,10 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from data_pipelines import build
-from data_pipelines.building import cutting
+from data_pipelines import build, rates
+from data_pipelines.building import clip_files, cutting
 from data_pipelines.faces import landmarks, quality
-from data_pipelines.media import write_video
+from data_pipelines.media import audio, write_video
 from data_pipelines.page import page
 from data_pipelines.proxies import pairing
 from data_pipelines.records import kinds, reader, shards
@@ -59,7 +59,7 @@ def test_frames_clips_and_triples_fit_together(built):
             assert {f["clip"] for f in own} == {clip["name"]}
             assert [int(f["frame"]) for f in own] == list(range(FRAMES))
             assert names[clip["identity"]] == clip["identity_name"]
-            assert len(clip["audio"]) == FRAMES * cutting.SAMPLES
+            assert len(clip["audio"]) == FRAMES * rates.SAMPLES
             for frame in own:
                 assert kinds.decode_image(frame["image"]).shape == (SIZE, SIZE, 3)
                 centre = frame["landmarks"].mean(0)
@@ -76,7 +76,7 @@ def test_crops_and_sound_are_those_of_the_video(built):
     assert abs(lags[int(np.argmax(products))]) <= 40  # AAC alone would delay it by 1024
     frame = reader.source(config.out, "frames", "val")[7]
     _, points = sampling.render_frame(truth, 7, 96)
-    again = cutting.mapped(points[None], frame["matrix"][None])[0]
+    again = clip_files.mapped(points[None], frame["matrix"][None])[0]
     np.testing.assert_allclose(again, frame["landmarks"], atol=0.01)
 
 
@@ -199,9 +199,9 @@ def test_each_unusable_video_is_one_clear_line(tmp_path, capsys):
     (videos / "ann" / "text.mp4").write_text("not a video at all, but named like one")
     (videos / "ann" / "notes.txt").write_text("passed over")
     out = tmp_path / "out"
-    summary = build.build(of_noise(out, source=str(videos), size=32))
+    summary = build.build(of_noise(out, source=str(videos), size=32, silent="refuse"))
     assert (summary["videos"], summary["clips"], summary["refused"]) == (8, 1, 7)
-    rows = {row["video"]: row for row in json.loads((out / build.REPORT).read_text())}
+    rows = {row["video"]: row for row in json.loads((out / "report.json").read_text())}
     for name, reason, part in (
         ("faceless", quality.NO_FACE, "no face was found in its 20 frames"),
         ("hidden", quality.TOO_SHORT, "5 frames from 0 on; 15 are needed"),
@@ -251,7 +251,7 @@ def test_long_gaps_are_left_out_short_ones_bridged_and_long_videos_cut(tmp_path)
     ]
     shown = [*range(20), *range(40, 90)]
     assert [int(f["frame"]) for f in read(out, "frames", "train")] == shown
-    sound, _ = cutting.audio.read_audio(tmp_path / "videos" / "gaps.mp4")
+    sound, _ = audio.read_audio(tmp_path / "videos" / "gaps.mp4")
     joined = np.concatenate([c["audio"] for c in clips]) / 32767
     np.testing.assert_allclose(joined[20 * 640 :], sound[40 * 640 : 90 * 640], atol=1e-4)
 
@@ -266,7 +266,7 @@ def test_a_listed_video_that_is_not_there_is_a_row_of_the_report(tmp_path):
     out, paths = tmp_path / "out", {"lists": str(tmp_path), "source": str(tmp_path / "videos")}
     summary = build.build(of_noise(out, **paths))
     assert (summary["videos"], sum(summary["frames"].values())) == (2, 60)
-    rows = json.loads((out / build.REPORT).read_text())
+    rows = json.loads((out / "report.json").read_text())
     (bob,) = [row for row in rows if row["video"] == "WDA_Bob"]
     (missing,) = [r for r in bob["refused"] if r["reason"] == "missing"]
     assert "https://example.org/bob" in missing["detail"]
@@ -281,12 +281,25 @@ def test_a_listed_video_that_is_not_there_is_a_row_of_the_report(tmp_path):
         ({"source": "synthetic", "proxy": "roop"}, "exact, classical"),
         ({"lists": "somewhere"}, "alone or with --lists"),
         ({"source": "synthetic", "unsure": "guess"}, "refuse and keep"),
+        ({"source": "videos", "silent": "drop"}, "frames and refuse"),
+        ({"source": "videos", "stills": "person"}, "folder and image"),
     ],
 )
 def test_wrong_arguments_are_one_clear_line(tmp_path, change, line):
     with pytest.raises(ValueError, match=line):
         build.build(build.Config(out=str(tmp_path / "out"), **change))
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--size=64"], ["--out=x", "--sise=64"], ["--out=x", "--seed=a"]]
+)
+def test_a_wrong_command_line_is_one_line(arguments, capsys):
+    with pytest.raises(SystemExit) as ended:
+        build._parse(["build", *arguments])
+    told = capsys.readouterr()
+    assert ended.value.code == 2 and not told.out
+    assert told.err.startswith("error: ") and told.err.count("\n") == 1
 
 
 def test_a_real_clip(shared_data, tmp_path):

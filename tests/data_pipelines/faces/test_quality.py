@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from data_pipelines.faces import align, landmarks, quality
+from data_pipelines.faces import align, landmarker, quality
 from data_pipelines.synthetic import sampling
 from data_pipelines.synthetic.head import State
 
@@ -109,7 +109,7 @@ PORTRAITS = ("obama.jpg", "obama2.jpg", "biden.jpg", "astronaut.png")
 def photos(shared_data):
     """{name: (image, landmarks)} of portraits, cut around the head."""
     try:
-        find = landmarks.Landmarker()
+        find = landmarker.Landmarker()
     except ImportError as error:
         pytest.skip(str(error))
     found = {}

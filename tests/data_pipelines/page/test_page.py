@@ -186,7 +186,7 @@ def test_a_build_without_measures_triples_or_troubles_has_a_page_too(tmp_path):
 
 
 def test_without_records_one_line_says_so(tmp_path):
-    with pytest.raises(kinds.RecordError, match="there are no clips here"):
+    with pytest.raises(kinds.RecordError, match="there are no frames here"):
         page.write(tmp_path, [], {})
     assert not list(tmp_path.iterdir())
 

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from data_pipelines.faces import landmarks
+from data_pipelines.faces import landmarker
 from data_pipelines.media import read_video
 from data_pipelines.people import identities
 from data_pipelines.people.identities import FaceClip, IdentityError, resolve
@@ -291,7 +291,7 @@ def test_six_thousand_clips_of_300_people_under_600_names():
 def real(shared_data):
     """(clips with embeddings, {clip: who it is}): two of each of four people."""
     try:
-        landmarker = landmarks.Landmarker()
+        find = landmarker.Landmarker()
     except ImportError as error:
         pytest.skip(str(error))
     rows = json.loads((shared_data / "manifest.json").read_text())
@@ -303,7 +303,7 @@ def real(shared_data):
     clips = []
     for name in [name for person in people for name in kept[person]]:
         frames = list(itertools.islice(read_video.read_frames(shared_data / name), 0, 50, 30))
-        points = [landmarker(frame)[0] for frame in frames]
+        points = [find(frame)[0] for frame in frames]
         clips.append(FaceClip(name, name, name, None, identities.embedding(frames, points)))
     return clips, who
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from data_pipelines.faces import align
-from data_pipelines.faces.landmarks import Landmarker
+from data_pipelines.faces.landmarker import Landmarker
 from data_pipelines.proxies import choice, classical, exact, inswapper
 from data_pipelines.synthetic import sampling
 

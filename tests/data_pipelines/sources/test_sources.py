@@ -28,6 +28,19 @@ def test_identities_of_a_folder(tmp_path):
         listing.from_folder(tmp_path / "out", leave_out=tmp_path / "out")
 
 
+@pytest.mark.parametrize(
+    "own, identities",
+    [(False, ["00001.png", "ann", "ann", "bob"]), (True, ["00001.png", "ann/1.jpg", "ann", "bob"])],
+)
+def test_a_still_is_of_its_folder_or_of_its_own(tmp_path, own, identities):
+    for name in ("00001.png", "ann/1.jpg", "ann/1.mp4", "bob7.mp4", "notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found = listing.from_folder(tmp_path, own=own)
+    assert [video.identity for video in found] == identities
+    assert [video.still for video in found] == [True, True, False, False]
+
+
 def manifest(folder, rows):
     path = folder / "list.json"
     path.write_text(json.dumps(rows))
@@ -40,9 +53,12 @@ def test_a_manifest_says_what_of_a_file_may_be_used(tmp_path):
         row | {"start": 4.2, "end": "29/3", "region": [0, 10, 400, 400]},
         row | {"start": 0.1, "end": 4.2, "split": "val"},
         {"file": "c.mp4", "identity": "c", "split": "train", "synthetic": {"seed": 1}},
-        {"file": "d.jpg", "identity": "d", "kind": "portrait"},
+        {"file": "d.JPG", "identity": "d", "kind": "of a list for something else"},
     ]
-    first, second, third = listing.from_manifest(manifest(tmp_path, rows), tmp_path / "there")
+    first, second, third, still = listing.from_manifest(
+        manifest(tmp_path, rows), tmp_path / "there"
+    )
+    assert still.still and still.identity == "d" and not first.still
     assert first.path == second.path == tmp_path / "there" / "a" / "b.mp4"
     assert [first.name, second.name, third.name] == ["a/b.mp4@1", "a/b.mp4@0", "c.mp4"]
     assert (first.start, first.end) == (Fraction(21, 5), Fraction(29, 3))  # exact, not binary
@@ -61,7 +77,8 @@ A = {"file": "a.mp4", "identity": "a"}
         ([{"file": "a.mp4"}], "row 0 must have a file and an identity"),
         ([{"file": "a.mp4", "identity": "a", "split": "test"}], "not train or val"),
         ([{"file": "a.mp4", "identity": "a"}] * 2, "named 2 times"),
-        ([{"file": "a.mp4", "identity": "a", "kind": "portrait"}], "holds no video"),
+        ([], "holds no video"),
+        ([A | {"file": "a.png", "end": 2}], "a.png is a still picture"),
         (
             [
                 {"file": "a.mp4", "identity": "a", "split": "train"},

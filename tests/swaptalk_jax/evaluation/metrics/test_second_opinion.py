@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from data_pipelines.faces import landmarks
+from data_pipelines.faces import landmarker
 from data_pipelines.people import identities
 from data_pipelines.synthetic import sampling
 from swaptalk_jax.evaluation.gallery import Gallery
@@ -42,7 +42,7 @@ def test_drawn_people_are_told_apart_in_other_clips(second):
 
 
 def test_two_photos_of_one_person_are_nearer_than_two_people(second, shared_data):
-    find, photos, points = landmarks.Landmarker(), [], []
+    find, photos, points = landmarker.Landmarker(), [], []
     for name in ("obama", "obama2", "biden"):
         image = cv2.imread(str(shared_data / f"portraits/{name}.jpg"))
         photos.append(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))

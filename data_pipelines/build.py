@@ -25,18 +25,18 @@ import json
 import os
 import pathlib
 import shutil
+import sys
 
 from absl import app
-from absl.flags import argparse_flags
 
-from data_pipelines import files
+from data_pipelines import command, files
 from data_pipelines.building import runner
 from data_pipelines.building.rounds import Rounds
+from data_pipelines.errors import STOPPED, SwapTalkError
 from data_pipelines.faces import quality
 from data_pipelines.page import page
-from data_pipelines.people.identities import SAME, IdentityError
+from data_pipelines.people.identities import SAME
 from data_pipelines.proxies import choice
-from data_pipelines.records import kinds
 from data_pipelines.sources import hdtf, listing
 from data_pipelines.synthetic import sampling
 
@@ -44,7 +44,7 @@ WORK = ".work"  # below --out, while a build is under way
 REPORT = "report.json"
 
 
-class BuildError(ValueError):
+class BuildError(SwapTalkError, ValueError):
     """One clear line: what cannot be built, where, what to do."""
 
 
@@ -83,9 +83,8 @@ def build(config: Config, beam: tuple[str, ...] = ()) -> dict:
     beam: options for Apache Beam; none: `config.workers` processes of this machine.
 
     Raises:
-      BuildError, sources.SourceError, identities.IdentityError, runner.RunError: the arguments,
-        the input, the output folder or Beam cannot be used; ImportError: landmarks are needed and
-        the extra `media` is not installed.
+      SwapTalkError: the arguments, the input, the output folder or Beam cannot be used, or an extra
+        is not installed.
     """
     out = pathlib.Path(config.out)
     settings = _settings(config)
@@ -270,7 +269,7 @@ def _sentence(summary):
 
 def _parse(argv):
     """Command line -> (Config, options for Beam). Not absl flags, global to every importer."""
-    parser = argparse_flags.ArgumentParser(
+    parser = command.Parser(
         prog="python -m data_pipelines.build",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -298,16 +297,18 @@ def _add(parser, name, kind, default):
 
 
 def main(parsed):
-    """Command line: errors end it in one line."""
-    known = (BuildError, listing.SourceError, IdentityError, kinds.RecordError)
-    try:
+    """Command line: returns the exit code."""
+
+    def work():
         build(*parsed)
-    except (*known, runner.WorkerError, ImportError) as error:
-        raise SystemExit(f"error: {error}") from None
-    except KeyboardInterrupt:
-        print("stopped; what is done is kept, run the same command again", flush=True)
-        os._exit(130)  # Beam's threads would go on, and print that their peers are gone
+
+    stopped = "stopped; what is done is kept, run the same command again"
+    code = command.run("build", work, stopped=stopped)
+    if code == STOPPED:
+        sys.stdout.flush()
+        os._exit(code)  # Beam's threads would go on, and print that their peers are gone
+    return code
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=_parse)
+    app.run(lambda parsed: sys.exit(main(parsed)), flags_parser=_parse)

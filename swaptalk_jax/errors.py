@@ -5,11 +5,19 @@ after REFUSED (a config, data or NaN: the same thing would happen again), and is
 STOPPED (Ctrl-C).
 """
 
-from data_pipelines.errors import SwapTalkError
+from data_pipelines.errors import REFUSED, STOPPED, ExtraError, SwapTalkError
 
 __all__ = [
-    *("CheckpointError", "ExtraError", "JoinError", "RunError", "Stopped", "SwapTalkError"),
-    *("HUNG", "PREEMPTED", "REFUSED", "STOPPED"),
+    "CheckpointError",
+    "ExtraError",
+    "HUNG",
+    "JoinError",
+    "PREEMPTED",
+    "REFUSED",
+    "RunError",
+    "STOPPED",
+    "Stopped",
+    "SwapTalkError",
 ]
 
 PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h

@@ -11,7 +11,8 @@ class Parser(argparse_flags.ArgumentParser):
     """Reads a command line; one that it cannot read ends the command in one line, with REFUSED."""
 
     def error(self, message):
-        self.exit(REFUSED, f"[{self.prog.split('.')[-1]}] {message}; --help tells more\n")
+        name = self.prog.split(".")[-1].split()[0]  # of "python -m data_pipelines.build"
+        self.exit(REFUSED, f"[{name}] {message}; --help tells more\n")
 
 
 def run(name, work, *args, stopped="stopped"):

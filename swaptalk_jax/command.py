@@ -59,16 +59,28 @@ def _parsed(name, argv):
     """absl's flags; what they refuse, wherever in a config, ends the command in one line."""
     try:
         flags.FLAGS(argv)
+        if "config" in flags.FLAGS:
+            hasattr(flags.FLAGS.config, "stage")  # a file that is not there shows only now
+    except BrokenPipeError:  # of --help
+        raise
     except Exception as error:  # a config is a program: it may raise anything
-        missing = isinstance(error, KeyError) and error.args
-        text = " ".join(str(error.args[0] if missing else error).split())
-        text = text.removeprefix("Error loading config file ")
-        reason = text if isinstance(error, flags.Error) else f"{type(error).__name__}: {text}"
-        if isinstance(error, (KeyError, AttributeError)):
-            reason = f"the config has no such field: {text}"
-        print(f"[{name}] {reason}", file=sys.stderr, flush=True)
+        print(f"[{name}] {_reason(error)}", file=sys.stderr, flush=True)
         sys.exit(REFUSED)
     return flags.FLAGS
+
+
+def _reason(error):
+    """What absl, ml_collections or a config has against a command line, as one line."""
+    lines = str(error).strip().splitlines() or [""]
+    if isinstance(error, KeyError) and error.args:
+        return f"the config has no such field: {' '.join(str(error.args[0]).split())}"
+    if isinstance(error, AttributeError):
+        return f"the config has no such field: {' '.join(lines)}"
+    if "Traceback" in str(error):  # of the config, and what it raised
+        return f"{lines[0].partition(': Error')[0]}: {lines[-1].partition(': ')[2] or lines[-1]}"
+    if isinstance(error, OSError) and "Attempted" in str(error):
+        return f"no config to read at {lines[-1].rpartition(': ')[2]}"
+    return " ".join(" ".join(lines).split())
 
 
 def keep_compiled(folder):

@@ -12,11 +12,12 @@ from absl import flags
 from ml_collections import config_flags
 
 from swaptalk_jax import command
-from swaptalk_jax.encoding import sets
 
 
 def main(values):
     """Makes what is missing of both sets."""
+    from swaptalk_jax.encoding import sets  # here: a wrong command line shall not wait for it
+
     sets.encode(values.config, values.out, values.batch_size)
 
 

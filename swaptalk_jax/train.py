@@ -7,11 +7,12 @@ from absl import flags
 from ml_collections import config_flags
 
 from swaptalk_jax import command
-from swaptalk_jax.training import loop
 
 
 def main(values):
     """Trains the config's stage unless it has its steps already."""
+    from swaptalk_jax.training import loop  # here: a wrong command line shall not wait for it
+
     loop.run(values.config)
 
 

@@ -28,8 +28,9 @@ import time
 import cv2
 import numpy as np
 from absl import app
-from absl.flags import argparse_flags
 
+from data_pipelines import command
+from data_pipelines.errors import SwapTalkError
 from data_pipelines.loading import loader, views
 from data_pipelines.records import kinds, shards
 from data_pipelines.sources import listing
@@ -64,9 +65,8 @@ def measure(code, *args):
     told = process.stdout.read()
     _, status, used = os.wait4(process.pid, 0)
     if status:
-        raise SystemExit(
-            f"error: a measured process ended with {os.waitstatus_to_exitcode(status)}"
-        )
+        code = os.waitstatus_to_exitcode(status)
+        raise RuntimeError(f"a measured process ended with exit code {code}")
     frames, seconds = int(told.split()[-1]), used.ru_utime + used.ru_stime
     return {"frames": frames, "seconds": round(seconds, 2), "mib": used.ru_maxrss // 1024}
 
@@ -75,7 +75,7 @@ def run(source: pathlib.Path, size: int, copies: int) -> dict:
     """Both measures of the videos below `source`, and their ratio."""
     paths = listing.video_files(source)
     if not paths:
-        raise SystemExit(f"error: {source}: holds no video")
+        raise SwapTalkError(f"{source}: holds no video")
     with tempfile.TemporaryDirectory() as scratch:
         videos = pathlib.Path(scratch) / "videos"
         for i, path in enumerate(paths):
@@ -98,9 +98,9 @@ def rates(root: pathlib.Path, seconds: float = 3.0) -> dict:
     for view in FRAMES:
         try:
             batches = loader.dataset({"root": root}, "train", view, 32, seed=0)
-        except kinds.RecordError as error:
+        except kinds.RecordError:
             if (root / views.VIEWS[view].kind).exists():
-                raise SystemExit(f"error: {error}") from error
+                raise
             continue
         for _ in range(loader.PREFETCH + 1):  # files are open, and the buffer is full
             next(batches)
@@ -112,7 +112,7 @@ def rates(root: pathlib.Path, seconds: float = 3.0) -> dict:
         batches.close()
         found[view] = {"examples": round(each), "frames": round(each * FRAMES[view])}
     if not found:
-        raise SystemExit(f"error: {root}: holds no records that training reads")
+        raise kinds.RecordError(f"{root}: holds no records that training reads")
     return found
 
 
@@ -147,7 +147,7 @@ def _record(kind, known, rng):
 
 
 def _parse(argv):
-    parser = argparse_flags.ArgumentParser(
+    parser = command.Parser(
         prog="python -m data_pipelines.benchmark",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -179,4 +179,4 @@ def main(args):
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=_parse)
+    app.run(lambda args: sys.exit(command.run("benchmark", main, args)), flags_parser=_parse)

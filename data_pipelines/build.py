@@ -28,19 +28,18 @@ import json
 import os
 import pathlib
 import shutil
+import sys
 
 from absl import app
-from absl.flags import argparse_flags
 
-from data_pipelines import files
+from data_pipelines import command, files
 from data_pipelines.building import runner, summary
 from data_pipelines.building.config import BuildError, Config, finished, settings_of
 from data_pipelines.building.rounds import Rounds
+from data_pipelines.errors import STOPPED
 from data_pipelines.faces import quality
 from data_pipelines.page import page
-from data_pipelines.people.identities import IdentityError
 from data_pipelines.proxies import choice
-from data_pipelines.records import kinds
 from data_pipelines.sources import hdtf, listing
 from data_pipelines.synthetic import sampling
 
@@ -53,9 +52,8 @@ def build(config: Config, beam: tuple[str, ...] = ()) -> dict:
     beam: options for Apache Beam; none: `config.workers` processes of this machine.
 
     Raises:
-      BuildError, sources.SourceError, identities.IdentityError, runner.RunError: the arguments,
-        the input, the output folder or Beam cannot be used; ImportError: landmarks are needed and
-        the extra `media` is not installed.
+      SwapTalkError: the arguments, the input, the output folder or Beam cannot be used, or an extra
+        is not installed.
     """
     out = pathlib.Path(config.out)
     settings = settings_of(config)
@@ -156,16 +154,9 @@ def _draw(config, out):
 # Command line ------------------------------------------------------------------------------------
 
 
-class _Parser(argparse_flags.ArgumentParser):
-    """Wrong arguments are one line; --help has the rest."""
-
-    def error(self, message):
-        self.exit(2, f"error: {message}\n")
-
-
 def _parse(argv):
     """Command line -> (Config, options for Beam). Not absl flags, global to every importer."""
-    parser = _Parser(
+    parser = command.Parser(
         prog="python -m data_pipelines.build",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -193,16 +184,18 @@ def _add(parser, name, kind, default):
 
 
 def main(parsed):
-    """Command line: errors end it in one line."""
-    known = (BuildError, listing.SourceError, IdentityError, kinds.RecordError)
-    try:
+    """Command line: returns the exit code."""
+
+    def work():
         build(*parsed)
-    except (*known, runner.WorkerError, ImportError) as error:
-        raise SystemExit(f"error: {error}") from None
-    except KeyboardInterrupt:
-        print("stopped; what is done is kept, run the same command again", flush=True)
-        os._exit(130)  # Beam's threads would go on, and print that their peers are gone
+
+    stopped = "stopped; what is done is kept, run the same command again"
+    code = command.run("build", work, stopped=stopped)
+    if code == STOPPED:
+        sys.stdout.flush()
+        os._exit(code)  # Beam's threads would go on, and print that their peers are gone
+    return code
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=_parse)
+    app.run(lambda parsed: sys.exit(main(parsed)), flags_parser=_parse)

@@ -31,7 +31,7 @@ import sys
 import time
 from pathlib import Path
 
-STOPPED, PREEMPTED, HUNG, REFUSED = 130, 75, 76, 78  # swaptalk_jax.training.processes has the same
+STOPPED, PREEMPTED, HUNG, REFUSED = 130, 75, 76, 78  # swaptalk_jax.errors has the same
 AGREED = (0, STOPPED, PREEMPTED)  # all processes come to these together
 GRACE = 5.0  # seconds for the others to tell their reasons after one has failed
 
@@ -246,16 +246,15 @@ def gpu(index, count):
 
 
 def free_port():
-    """A port for JAX's coordinator whose next one is free too (processes.join counts there).
+    """A free port for JAX's coordinator.
 
     Below Linux's ephemeral ports (from 32768), where any connection could take it meanwhile.
     """
     for _ in range(100):
         port = random.randrange(20000, 32000)
         try:
-            with socket.socket() as one, socket.socket() as two:
+            with socket.socket() as one:
                 one.bind(("", port))
-                two.bind(("", port + 1))
         except OSError:
             continue
         return port

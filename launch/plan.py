@@ -24,12 +24,13 @@ import os
 import time
 from pathlib import Path
 
-from absl import app, flags
+from absl import flags
 from ml_collections import config_flags
 
 from configs import common
-from swaptalk_jax import stages
+from swaptalk_jax import command, stages
 from swaptalk_jax.costs import count, roofline
+from swaptalk_jax.errors import RunError
 from swaptalk_jax.planning import ahead, kept
 from swaptalk_jax.planning.targets import Target, target
 from swaptalk_jax.training import step
@@ -245,11 +246,10 @@ def work(planners, search, jobs):
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def main(_):
+def main(options):
     """Prints a report for each topology and remat, or the table of all stages."""
-    options = flags.FLAGS
     if options.all == (options.config is not None):
-        raise SystemExit("give either --config=configs/<stage>.py or --all")
+        raise RunError("give either --config=configs/<stage>.py or --all")
     names = stages.NAMES if options.all else [options.config.stage]
     remats = {"on": [True], "off": [False], "both": [True, False]}.get(options.remat, [None])
     known = kept.Outcomes(Path(options.known) if options.known else None)
@@ -260,18 +260,13 @@ def main(_):
         for rest in [(remat, options.code) for remat in remats]
     ]
     plans, began = [], time.perf_counter()
-    try:
-        for planner, plan in work(planners, options.all or options.largest, options.jobs):
-            if plan is None:
-                where = f"{planner.config.stage} on {planner.goal.name}"
-                print(f"{where}: not even one example a device fits", flush=True)
-                continue
-            print(report(plan), flush=True)
-            plans += [plan] if plan.fits else []
-    except ahead.CompileError as error:
-        raise SystemExit(f"[plan] {error}") from error
-    except KeyboardInterrupt:
-        raise SystemExit("[plan] stopped; the same command goes on") from None
+    for planner, plan in work(planners, options.all or options.largest, options.jobs):
+        if plan is None:
+            where = f"{planner.config.stage} on {planner.goal.name}"
+            print(f"{where}: not even one example a device fits", flush=True)
+            continue
+        print(report(plan), flush=True)
+        plans += [plan] if plan.fits else []
     if len(plans) > 1:
         print(table(plans))
     print(f"{time.perf_counter() - began:.0f} s in all")
@@ -288,4 +283,4 @@ if __name__ == "__main__":
     flags.DEFINE_integer("jobs", os.cpu_count() or 1, "compilations at a time; each takes 2-4 GiB")
     flags.DEFINE_string("known", "runs/plan.jsonl", 'what was compiled before is kept; "": nowhere')
     flags.mark_flag_as_required("topology")
-    app.run(main)
+    command.start("plan", main, stopped="stopped; the same command goes on")

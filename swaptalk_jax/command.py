@@ -1,14 +1,86 @@
-"""What all commands do alike: join processes, keep compilations, turn errors into one line."""
+"""The head that all commands share: flags, processes, compilations, exit codes."""
 
-import contextlib
 import os
 import sys
 from pathlib import Path
 
 import jax
-from absl import logging
+from absl import app, flags, logging
 
-from swaptalk_jax.errors import PREEMPTED, STOPPED
+from data_pipelines import command
+from swaptalk_jax.errors import REFUSED, Stopped
+
+
+def start(name, work, parser=None, stopped="stopped"):
+    """The whole of a command: reads its flags, does work(flags) and ends with its exit code.
+
+    name: begins the line of an error. work: takes the flags' values, returns the exit code or None.
+    With a flag `config` the work begins when the processes have joined, if it is one of several
+    (config.distributed), and where XLA's compilations are kept. parser: argv -> values, in place of
+    absl's flags. stopped: the line of Ctrl-C.
+    """
+    app.run(
+        lambda values: sys.exit(run(name, work, values, stopped)),
+        flags_parser=parser or (lambda argv: _parsed(name, argv)),
+    )
+
+
+def run(name, work, values, stopped="stopped"):
+    """Does work(values) as `start` says; returns the exit code.
+
+    One of several processes that fails alone ends at once, and does not return: it would wait for
+    the others at JAX's shutdown barrier (300 s), while they wait for it in a collective, and the
+    launcher would learn nothing. Exits that all agree on (0 and Stopped) return.
+    """
+    quiet()
+    config = getattr(values, "config", None)
+    several = config is not None and config.distributed
+    try:
+        if config is not None:
+            _prepare(config)
+        return work(values) or 0
+    except (Exception, KeyboardInterrupt) as error:
+        code = command.ended(name, error, stopped)
+        if several and not isinstance(error, Stopped):
+            sys.stdout.flush()
+            os._exit(code)  # other threads may be stuck in C++, where exiting would wait
+        return code
+
+
+def _prepare(config):
+    if config.distributed:
+        from swaptalk_jax.training import processes  # not for those who only infer
+
+        processes.join(config)
+    keep_compiled(config.compile_cache)
+
+
+def _parsed(name, argv):
+    """absl's flags; what they refuse, wherever in a config, ends the command in one line."""
+    try:
+        flags.FLAGS(argv)
+        if "config" in flags.FLAGS:
+            hasattr(flags.FLAGS.config, "stage")  # a file that is not there shows only now
+    except BrokenPipeError:  # of --help
+        raise
+    except Exception as error:  # a config is a program: it may raise anything
+        print(f"[{name}] {_reason(error)}", file=sys.stderr, flush=True)
+        sys.exit(REFUSED)
+    return flags.FLAGS
+
+
+def _reason(error):
+    """What absl, ml_collections or a config has against a command line, as one line."""
+    lines = str(error).strip().splitlines() or [""]
+    if isinstance(error, KeyError) and error.args:
+        return f"the config has no such field: {' '.join(str(error.args[0]).split())}"
+    if isinstance(error, AttributeError):
+        return f"the config has no such field: {' '.join(lines)}"
+    if "Traceback" in str(error):  # of the config, and what it raised
+        return f"{lines[0].partition(': Error')[0]}: {lines[-1].partition(': ')[2] or lines[-1]}"
+    if isinstance(error, OSError) and "Attempted" in str(error):
+        return f"no config to read at {lines[-1].rpartition(': ')[2]}"
+    return " ".join(" ".join(lines).split())
 
 
 def keep_compiled(folder):
@@ -18,37 +90,6 @@ def keep_compiled(folder):
     """
     if folder and not jax.config.jax_compilation_cache_dir:
         jax.config.update("jax_compilation_cache_dir", str(Path(folder).absolute()))
-
-
-def _leave(code, line):
-    """Ends the process at once: other threads may be stuck in C++, where exiting would wait."""
-    print(line, file=sys.stderr, flush=True)
-    sys.stdout.flush()
-    os._exit(code)
-
-
-@contextlib.contextmanager
-def failing_alone():
-    """Around the work of one of several processes: what fails here ends the process at once.
-
-    Without it a failed process waits for the others at JAX's shutdown barrier (300 s) while they
-    wait for it in a collective, and the launcher learns nothing. Exits that all processes agree on
-    (0, STOPPED, PREEMPTED) pass, and so does everything in a single process.
-    """
-    try:
-        yield
-    except BaseException as error:
-        code = error.code if isinstance(error, SystemExit) else 1
-        if not jax.distributed.is_initialized() or code in (None, 0, STOPPED, PREEMPTED):
-            raise
-        if isinstance(error, KeyboardInterrupt):
-            code = STOPPED
-        elif not isinstance(error, SystemExit):
-            sys.excepthook(type(error), error, error.__traceback__)
-        if not isinstance(code, int):
-            print(code, file=sys.stderr)
-            code = 1
-        _leave(code, f"[process {jax.process_index()}] ends with exit code {code}")
 
 
 def quiet():

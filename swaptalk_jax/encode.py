@@ -8,47 +8,17 @@ Finished shards are kept: stopped, the same command goes on where it stopped. Wi
 processes (--config.distributed=True) each host makes its own share of the shards on its devices.
 """
 
-import json
-from pathlib import Path
-
-import jax
-from absl import app, flags
+from absl import flags
 from ml_collections import config_flags
 
-from data_pipelines import files
-from data_pipelines.records import kinds
-from swaptalk_jax import command, errors
-from swaptalk_jax.encoding.sets import Encoding
-from swaptalk_jax.training import upstream
-from swaptalk_jax.weights import store
-
-DONE = "encode.json"
+from swaptalk_jax import command
 
 
-def main(_):
-    """Command line."""
-    command.quiet()
-    config, out = flags.FLAGS.config, Path(flags.FLAGS.out)
-    if config.distributed:
-        jax.distributed.initialize()
-    own = {
-        "path": f"{config.workdir}/{store.PARAMS}",
-        "command": upstream.train_command(config),
-    }
-    try:
-        upstream.prepare(config, own)
-        encoding = Encoding(config, out, flags.FLAGS.batch_size)
-        done = out / DONE
-        if done.exists() and json.loads(done.read_text()) == encoding.metadata:
-            print(f"[encode] {out} already holds these codes; nothing to do")
-            return
-        encoding.run()
-        if jax.process_index() == 0:
-            files.replace(done, json.dumps(encoding.metadata, indent=1).encode())
-    except (errors.CheckpointError, kinds.RecordError) as error:
-        raise SystemExit(f"[encode] {error}") from error
-    except KeyboardInterrupt:
-        raise SystemExit("[encode] stopped; the same command goes on where it stopped") from None
+def main(values):
+    """Makes what is missing of both sets."""
+    from swaptalk_jax.encoding import sets  # here: a wrong command line shall not wait for it
+
+    sets.encode(values.config, values.out, values.batch_size)
 
 
 if __name__ == "__main__":
@@ -57,4 +27,4 @@ if __name__ == "__main__":
     flags.DEFINE_string("out", None, "Folder for the code shards.")
     flags.DEFINE_integer("batch_size", 64, "Frames a step, over all devices of a host.")
     flags.mark_flags_as_required(["config", "out"])
-    app.run(main)
+    command.start("encode", main, stopped="stopped; the same command goes on where it stopped")

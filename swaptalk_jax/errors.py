@@ -1,18 +1,45 @@
-"""Errors that a user can mend, and the exit codes that tell launchers what to do next."""
+"""Errors that a user can mend, and the exit codes that tell launchers what to do next.
 
+Restarting helps after PREEMPTED (the state was saved), HUNG, a signal and a traceback. It does not
+after REFUSED (a config, data or NaN: the same thing would happen again), and is not wanted after
+STOPPED (Ctrl-C).
+"""
 
-class CheckpointError(ValueError):
-    """A missing or unfit checkpoint, in one line."""
+from data_pipelines.errors import REFUSED, STOPPED, ExtraError, SwapTalkError
 
-
-STOPPED = 130  # 128 + SIGINT, as shells have it
+__all__ = [
+    "CheckpointError",
+    "ExtraError",
+    "HUNG",
+    "JoinError",
+    "PREEMPTED",
+    "REFUSED",
+    "RunError",
+    "STOPPED",
+    "Stopped",
+    "SwapTalkError",
+]
 
 PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h
-
 HUNG = 76
 
-REFUSED = 78  # EX_CONFIG
+
+class CheckpointError(SwapTalkError, ValueError):
+    """A missing or unfit checkpoint."""
 
 
-class RunError(SystemExit):
-    """A run that cannot go on; the message says why and what to do."""
+class RunError(SwapTalkError):
+    """A run that cannot begin or go on."""
+
+
+class JoinError(SwapTalkError):
+    """The processes of a run did not find one another."""
+
+    exit_code = HUNG
+
+
+class Stopped(SwapTalkError):
+    """A run that was asked to stop, and has saved; all of its processes end so.
+
+    exit_code: STOPPED (Ctrl-C) or PREEMPTED (SIGTERM).
+    """

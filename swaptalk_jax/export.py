@@ -7,25 +7,18 @@ the features of sound, it is part of the bundle.
 """
 
 import jax
-from absl import app, flags
+from absl import flags
 
-from data_pipelines.records import kinds
-from swaptalk_jax import command, errors
+from swaptalk_jax import command
 from swaptalk_jax.weights.bundle import NOTICE, export
 
 
-def main(_):
-    """Command line."""
-    command.quiet()
+def main(values):
+    """Writes the bundle and tells what is in it."""
     jax.config.update("jax_platforms", "cpu")  # nothing is computed; leave accelerators to others
-    try:
-        config = export(flags.FLAGS.workdir, flags.FLAGS.out)
-    except (errors.CheckpointError, kinds.RecordError) as error:
-        raise SystemExit(f"[export] {error}") from error
+    config = export(values.workdir, values.out)
     steps = "  ".join(f"{stage} {count}" for stage, count in config["steps"].items())
-    print(
-        f"[export] {flags.FLAGS.out}: {config['image_size']} px, VQGAN {config['vqgan']}; {steps}"
-    )
+    print(f"[export] {values.out}: {config['image_size']} px, VQGAN {config['vqgan']}; {steps}")
     print(f"[export] {NOTICE}")
 
 
@@ -34,4 +27,4 @@ if __name__ == "__main__":
     flags.DEFINE_string("workdir", None, "Folder of the five stages' runs, as runs/tiny.")
     flags.DEFINE_string("out", None, "Folder of the bundle; one that is there is replaced.")
     flags.mark_flags_as_required(["workdir", "out"])
-    app.run(main)
+    command.start("export", main)

@@ -8,30 +8,22 @@ sound of --audio, or its own. Frame i of the output is frame i of the target; al
 face, and frames without one, stay as they are. Memory does not grow with the length of the video.
 """
 
-from absl import app, flags
+from absl import flags
 
-from data_pipelines.media.opening import MediaError
-from swaptalk_jax import command, errors
+from swaptalk_jax import command
 from swaptalk_jax.inference import swaptalk
 from swaptalk_jax.inference.edit import infer
 
 
-def main(_):
-    """Command line."""
-    command.quiet()
-    c = flags.FLAGS
+def report(line):
+    """Tells a line of progress."""
+    print(f"[infer] {line}", flush=True)
 
-    def report(line):
-        print(f"[infer] {line}", flush=True)
 
-    try:
-        pipe = swaptalk.SwapTalk(c.bundle, c.batch_size)
-        made = infer(pipe, c.source, c.target, c.out, c.audio, c.mode, c.warp, c.quantize, report)
-    except (errors.CheckpointError, MediaError, ImportError) as error:
-        raise SystemExit(f"[infer] {error}") from error
-    except KeyboardInterrupt:
-        report("stopped; nothing was written")
-        raise SystemExit(130) from None
+def main(c):
+    """Writes the video and tells what became of it; c: the flags' values."""
+    pipe = swaptalk.SwapTalk(c.bundle, c.batch_size)
+    made = infer(pipe, c.source, c.target, c.out, c.audio, c.mode, c.warp, c.quantize, report)
     seconds = float(made.frames / made.fps)
     report(f"{c.out}: {made.frames} frames at {float(made.fps):.5g} fps ({seconds:.2f} s)")
     if made.without_face:
@@ -50,4 +42,4 @@ if __name__ == "__main__":
     flags.DEFINE_bool("quantize", True, "Put the swapped face on codes before its lips are made.")
     flags.DEFINE_integer("batch_size", 16, "Frames that are worked on at once.", lower_bound=1)
     flags.mark_flags_as_required(["bundle", "source", "target", "out"])
-    app.run(main)
+    command.start("infer", main, stopped="stopped; nothing was written")

@@ -4,11 +4,12 @@ import dataclasses
 import json
 import pathlib
 
+from data_pipelines.errors import SwapTalkError
 from data_pipelines.faces import quality
 from data_pipelines.people.identities import SAME
 
 
-class BuildError(ValueError):
+class BuildError(SwapTalkError, ValueError):
     """One clear line: what cannot be built, where, what to do."""
 
 

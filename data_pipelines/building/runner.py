@@ -16,10 +16,12 @@ from collections.abc import Callable, Sequence
 
 import cv2
 
+from data_pipelines.errors import SwapTalkError
+
 EVERY = 5.0  # seconds between two lines of progress
 
 
-class WorkerError(ValueError):
+class WorkerError(SwapTalkError, ValueError):
     """One clear line: Beam is missing, or its options or workers are at fault."""
 
 
@@ -74,9 +76,7 @@ def _beam():
     try:
         import apache_beam  # here and not above: reading and training do without
     except ImportError as error:
-        raise WorkerError(
-            f"Apache Beam is missing ({error}); pip install swaptalk-jax[media]"
-        ) from None
+        raise WorkerError(f"Apache Beam is missing ({error}); pip install -e '.[media]'") from None
     finally:
         logging.disable(logging.NOTSET)
     return apache_beam

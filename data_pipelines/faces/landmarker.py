@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from data_pipelines.errors import ExtraError
 from data_pipelines.faces import align, tracks
 
 # The detector's window is 80 px, and it finds faces down to 53. Looks at long sides of these many
@@ -27,13 +28,13 @@ PREDICTOR_FACE, PREDICTOR_WINDOW = 240, 1.8
 
 
 def model_file(name):
-    """Path of one of dlib's public model files; ImportError with the remedy where it is missing."""
+    """Path of one of dlib's public model files; ExtraError with the remedy where it is missing."""
     # The package of the .dat files is located, not imported: its __init__ needs setuptools.
     models = importlib.util.find_spec("face_recognition_models")
     folder = Path(models.submodule_search_locations[0]) if models else Path()
     weights = folder / "models" / name
     if importlib.util.find_spec("dlib") is None or not weights.is_file():
-        raise ImportError("dlib or its model files are missing; pip install swaptalk-jax[media]")
+        raise ExtraError("dlib or its model files are missing; pip install -e '.[media]'")
     return weights
 
 
@@ -76,7 +77,7 @@ def _scales(image):
 class Landmarker:
     """Finds faces and their 68 points. Loading takes about a second: make one and keep it.
 
-    Raises ImportError when the extra `media` is not installed.
+    Raises ExtraError when the extra `media` is not installed.
     """
 
     def __init__(self):

@@ -109,7 +109,7 @@ def tracks_of(path, cache_dir=None, fps=None, start=Fraction(0), end=None, regio
     else the tracks in cache_dir; else they are detected, and saved in cache_dir when one is
     given. The cache is keyed on the arguments and the file's name, size and time of change;
     stale and broken entries are made again, with a line in the log. Raises video.MediaError for
-    unreadable videos, ImportError without the extra `media`.
+    unreadable videos, ExtraError without the extra `media`.
     """
     path = Path(path)
     own_rate = read_video.probe(path).fps
@@ -127,7 +127,7 @@ def faces_of(path, cache_dir=None, region=None):
     """All faces of a still picture -> tracks.Found of one frame, a track a face, largest first.
 
     region, cache_dir and `<stem>.landmarks.npz` as in tracks_of. Raises video.MediaError for an
-    unreadable picture, ImportError without the extra `media`.
+    unreadable picture, ExtraError without the extra `media`.
     """
     path = Path(path)
     exact = exact_landmarks(path) if region is None else None

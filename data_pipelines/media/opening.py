@@ -9,6 +9,8 @@ from pathlib import Path
 import av
 import av.logging
 
+from data_pipelines.errors import SwapTalkError
+
 # FFmpeg's own lines ("moov atom not found", x264's statistics) would bury our one clear line. None
 # is also the only level without deadlocks: any other makes decoder threads wait for the GIL, which
 # a closing container holds while it waits for them.
@@ -22,7 +24,7 @@ DEMUXERS = (
 )
 
 
-class MediaError(ValueError):
+class MediaError(SwapTalkError, ValueError):
     """A media file cannot be read or written: one line with the file, what is wrong, what to do."""
 
 

@@ -19,6 +19,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
+from data_pipelines.errors import SwapTalkError
 from data_pipelines.faces import landmarker
 from data_pipelines.people import clusters
 from data_pipelines.sources import listing
@@ -35,14 +36,14 @@ CLOSE = 0.38  # not merged, but somebody should look: about 100 pairs of HDTF by
 WIDTH = 128  # of dlib's embedding
 
 
-class IdentityError(ValueError):
+class IdentityError(SwapTalkError, ValueError):
     """One clear line: which two videos contradict each other, how, what to do."""
 
 
 class DlibRecogniser:
     """dlib's ResNet (King, 2017: 128-d, 99.4 % on LFW). Loading takes a moment: keep it.
 
-    Raises ImportError, one line with the remedy, without the extra `media`.
+    Raises ExtraError, one line with the remedy, without the extra `media`.
     """
 
     def __init__(self):
@@ -78,7 +79,7 @@ def embedding(images: list[np.ndarray], points: list[np.ndarray]) -> np.ndarray:
 
     images: at least one uint8 [h w 3]; points: of each, landmarks [68 2] in its pixels. Frames
     spread over the clip say more than neighbours: five bring the two clips of a person that are
-    least alike from 0.38 (one frame) to 0.33. Raises ImportError without the extra `media`.
+    least alike from 0.38 (one frame) to 0.33. Raises ExtraError without the extra `media`.
     """
     return clusters.unit(_recogniser().embed(images, points).mean(axis=0))
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from data_pipelines.errors import ProxyError
 from data_pipelines.proxies import inswapper
 from data_pipelines.proxies.classical import classical
 from data_pipelines.proxies.exact import exact
@@ -36,18 +37,18 @@ def make(name: str, model_path: str = "", recogniser_path: str = "") -> Proxy:
     model_path, recogniser_path: inswapper's two ONNX files, see inswapper.py; the others take none.
 
     Raises:
-      ValueError: unknown name, paths missing or superfluous, or files of another kind; ImportError:
+      ProxyError: unknown name, paths missing or superfluous, or files of another kind; ExtraError:
         the extra `inswapper` is not installed. Both say in one line what to do.
     """
     if name not in NAMES:
-        raise ValueError(f"there is no proxy {name!r}; the proxies are {', '.join(NAMES)}")
+        raise ProxyError(f"there is no proxy {name!r}; the proxies are {', '.join(NAMES)}")
     if name == "inswapper":
         if not (model_path and recogniser_path):
-            raise ValueError(
+            raise ProxyError(
                 "the proxy inswapper needs the paths of inswapper_128.onnx and of w600k_r50.onnx:"
                 f" your own copies, which insightface licenses {inswapper.LICENCE}"
             )
         return inswapper.load(model_path, recogniser_path)
     if model_path or recogniser_path:
-        raise ValueError(f"the proxy {name} takes no model; leave the paths out")
+        raise ProxyError(f"the proxy {name} takes no model; leave the paths out")
     return {"exact": exact, "classical": classical}[name]

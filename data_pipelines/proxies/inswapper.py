@@ -14,6 +14,7 @@ import pathlib
 
 import numpy as np
 
+from data_pipelines.errors import ExtraError, ProxyError
 from data_pipelines.faces import align
 
 LICENCE = "for non-commercial research only"
@@ -44,7 +45,7 @@ class Inswapper:
     """
 
     def __init__(self, model_path: str | os.PathLike, recogniser_path: str | os.PathLike):
-        """Raises ImportError without the extra, ValueError for a file of another kind: one line."""
+        """Raises ExtraError without the extra, ProxyError for a file of another kind: one line."""
         self._paths = str(model_path), str(recogniser_path)
         self._swap = _session(
             self._paths[0],
@@ -119,12 +120,12 @@ def _session(path, wanted, inputs, output):
     try:
         import onnxruntime
     except ImportError:
-        raise ImportError(
-            "--proxy=inswapper runs on onnxruntime; pip install swaptalk-jax[inswapper]"
+        raise ExtraError(
+            "--proxy=inswapper runs on onnxruntime; pip install -e '.[inswapper]'"
         ) from None
     remedy = f"give your own copy of insightface's {wanted} ({LICENCE})"
     if not pathlib.Path(path).is_file():
-        raise ValueError(f"{path}: no such file; {remedy}")
+        raise ProxyError(f"{path}: no such file; {remedy}")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3  # emap is used by nobody inside of the graph, it warns
@@ -132,13 +133,13 @@ def _session(path, wanted, inputs, output):
         session = onnxruntime.InferenceSession(path, options, ["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own classes have no common base but this
         line = " ".join(str(error).split())[:160]
-        raise ValueError(
+        raise ProxyError(
             f"{path}: not a network that onnxruntime reads ({line}); {remedy}"
         ) from None
     found = [tuple(i.shape[1:]) for i in session.get_inputs()]
     given = [tuple(o.shape[1:]) for o in session.get_outputs()]
     if found != inputs or given != [output]:
-        raise ValueError(
+        raise ProxyError(
             f"{path}: takes {_shapes(found)} and gives {_shapes(given)}, but {wanted} takes"
             f" {_shapes(inputs)} and gives {_shapes([output])}; {remedy}"
         )
@@ -160,13 +161,13 @@ def _last_initializer(path):
     try:
         import onnx
     except ImportError:
-        raise ImportError(
-            "--proxy=inswapper reads emap by onnx; pip install swaptalk-jax[inswapper]"
+        raise ExtraError(
+            "--proxy=inswapper reads emap by onnx; pip install -e '.[inswapper]'"
         ) from None
     graph = onnx.load(path, load_external_data=False).graph
     shape = tuple(graph.initializer[-1].dims) if graph.initializer else ()
     if shape != (WIDTH, WIDTH):
-        raise ValueError(
+        raise ProxyError(
             f"{path}: its last initializer is {_shapes([shape])}, not the 512x512 matrix that turns"
             f" embeddings into latents; give insightface's inswapper_128.onnx ({LICENCE})"
         )

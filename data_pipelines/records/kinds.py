@@ -16,11 +16,17 @@ are already, codes hardly shrink (13 %), and reading is 4 times faster.
 | swaps | one triple as codes of one VQGAN, with the identity embeddings of its loss |
 """
 
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
-import tensorflow_datasets as tfds
+
+from data_pipelines.errors import SwapTalkError
+
+if TYPE_CHECKING:  # it takes a second to import, so only those who declare records do
+    import tensorflow_datasets as tfds
 
 VERSION = "1.0.0"
 
@@ -35,7 +41,7 @@ REQUIRED = {
 }
 
 
-class RecordError(ValueError):
+class RecordError(SwapTalkError, ValueError):
     """One clear line: which set or record, what is wrong with it, what to do."""
 
 
@@ -49,6 +55,8 @@ def features(kind: str, metadata: dict[str, Any]) -> tfds.features.FeaturesDict:
     Raises:
       RecordError: unknown kind, or the metadata lacks an entry that `REQUIRED` names.
     """
+    import tensorflow_datasets as tfds
+
     check(kind, metadata)
     h, w = metadata.get("grid", (None, None))
     d, e = metadata.get("audio_width"), metadata.get("embedding")
@@ -108,10 +116,14 @@ def check(kind: str, metadata: dict[str, Any]) -> None:
 
 
 def _tensor(dtype, *shape):
+    import tensorflow_datasets as tfds
+
     return tfds.features.Tensor(shape=shape, dtype=dtype, encoding="bytes")
 
 
 def _bytes():
+    import tensorflow_datasets as tfds
+
     return tfds.features.Tensor(shape=(), dtype=np.object_)
 
 
@@ -122,7 +134,7 @@ def blank(kind: str, metadata: dict[str, Any], frames: int) -> dict[str, Any]:
     """
     record = {}
     for name, feature in features(kind, metadata).items():
-        if isinstance(feature, tfds.features.Text):
+        if is_text(feature):
             record[name] = ""
         elif feature.np_dtype == np.object_:  # the only bytes are images
             size = metadata["size"]
@@ -132,6 +144,13 @@ def blank(kind: str, metadata: dict[str, Any], frames: int) -> dict[str, Any]:
             shape = [length if n is None else n for n in feature.shape]
             record[name] = np.zeros(shape, feature.np_dtype)
     return record
+
+
+def is_text(feature: tfds.features.FeatureConnector) -> bool:
+    """Whether a feature of `features` is text."""
+    import tensorflow_datasets as tfds
+
+    return isinstance(feature, tfds.features.Text)
 
 
 def shard_name(kind: str, split: str, i: int, n: int) -> str:

@@ -8,10 +8,9 @@ import os
 import pathlib
 from typing import Any
 
-import tensorflow_datasets as tfds
 from array_record.python import array_record_data_source, array_record_module
 
-from data_pipelines.records.kinds import VERSION, RecordError, features, shard_name
+from data_pipelines.records.kinds import VERSION, RecordError, features, is_text, shard_name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +35,7 @@ class Source:
         self.root, self.kind, self.split = pathlib.Path(root), kind, split
         self.metadata = metadata(root, kind)
         self.features = features(kind, self.metadata)
-        self._texts = [k for k, f in self.features.items() if isinstance(f, tfds.features.Text)]
+        self._texts = [k for k, f in self.features.items() if is_text(f)]
         lengths = splits(root, kind)
         if split not in lengths:
             raise RecordError(

@@ -9,12 +9,14 @@ import re
 from fractions import Fraction
 from typing import Any
 
+from data_pipelines.errors import SwapTalkError
+
 SUFFIXES = set(".mp4 .mov .mkv .avi .webm .mpg .mpeg .m4v .ts .wmv .flv .3gp".split())
 STILLS = set(".jpg .jpeg .png .webp .bmp .tif .tiff .heic .heif .avif".split())
 SPLITS = ("train", "val")
 
 
-class SourceError(ValueError):
+class SourceError(SwapTalkError, ValueError):
     """One clear line: which manifest, row or folder, what is wrong with it, what to do."""
 
 

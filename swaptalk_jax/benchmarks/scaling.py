@@ -23,6 +23,7 @@ import numpy as np
 from data_pipelines import files
 from data_pipelines.html import markup
 from swaptalk_jax.costs import chips
+from swaptalk_jax.errors import RunError
 from swaptalk_jax.training.setup import Trainer
 
 SIMULATED = 8  # devices of a CPU
@@ -81,6 +82,19 @@ def rows(config, devices, most, steps):
     return found
 
 
+def write_rows(config, most, steps, path):
+    """Measures as one of several processes; the first of them writes the rows, as JSON."""
+    found = rows(config, jax.devices(), most, steps)
+    if jax.process_index() == 0:
+        files.replace(path, json.dumps(found).encode())
+
+
+def simulate(config):
+    """Gives a CPU that measures alone its SIMULATED devices; before JAX has begun."""
+    if not config.distributed and "JAX_NUM_CPU_DEVICES" not in os.environ:
+        jax.config.update("jax_num_cpu_devices", SIMULATED)
+
+
 def counts():
     """Numbers of devices to measure: powers of two up to all."""
     return [2**i for i in range(jax.device_count().bit_length()) if 2**i <= jax.device_count()]
@@ -116,7 +130,7 @@ def run(config, steps, arguments, out):
 
 def _processes(count, most, arguments):
     """Rows of so many processes with one device each, measured by launch/local.py's children."""
-    launcher = Path(__file__).resolve().parent.parent / "launch" / "local.py"
+    launcher = Path(__file__).resolve().parents[2] / "launch" / "local.py"
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "rows.json"
         command = [sys.executable, "-m", "swaptalk_jax.benchmark", *arguments]
@@ -130,7 +144,7 @@ def _processes(count, most, arguments):
             text=True,
         )
         if not path.exists():
-            raise SystemExit(f"[scaling] {count} processes failed:\n{done.stdout}{done.stderr}")
+            raise RunError(f"{count} processes failed:\n{done.stdout}{done.stderr}", 1)
         return json.loads(path.read_text())
 
 

@@ -5,6 +5,8 @@ import sys
 import tempfile
 import time
 
+from swaptalk_jax.errors import RunError
+
 
 def startup(arguments):
     """{cache: seconds from the command to the first step}, without and with what XLA has kept."""
@@ -23,5 +25,11 @@ def startup(arguments):
             run.kill()
             run.wait()
             if name not in found:
-                raise SystemExit(f"[benchmark] {' '.join(command)} ended before its first step")
+                raise RunError(f"{' '.join(command)} ended before its first step")
     return found
+
+
+def tell(arguments):
+    """Prints what `startup` finds."""
+    for name, seconds in startup(arguments).items():
+        print(f"  {name} cache: {seconds:6.1f} s from the command to the first step")

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 
 from data_pipelines.loading import loader
+from swaptalk_jax.costs import chips
 from swaptalk_jax.training.setup import Trainer
 
 
@@ -54,3 +55,17 @@ def measure(config, steps, rounds=5):
     pairs = zip(taken["step alone"], taken["loader + step"], strict=True)
     share = max(0.0, float(np.median([1.0 - alone / both for alone, both in pairs])))
     return rows, share, compiling, run.costs().flops
+
+
+def tell(config, steps):
+    """Prints what `measure` finds, and the share of the chip's peak where that is known."""
+    rows, share, compiling, flops = measure(config, steps)
+    size, kind = config.train.batch_size, jax.devices()[0].device_kind
+    print(f"{config.stage}:{config.size}, batch {size}, {jax.device_count()} x {kind}; ", end="")
+    print(f"step compiled in {compiling:.1f} s, {flops / 1e9:.4g} GFLOP a device")
+    for name, each in rows.items():
+        print(f"  {name:14} {each * 1e3:10.1f} ms/step {size / each:10.1f} examples/s")
+    print(f"  input takes {share:.1%} of the time")
+    chip, rate = chips.find(kind), flops / rows["loader + step"]
+    peak = f", {rate / chip.peak_flops:.1%} of the chip's peak" if chip else ""
+    print(f"  {rate / 1e12:.4g} TFLOP/s a device{peak}")

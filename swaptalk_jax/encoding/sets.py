@@ -1,20 +1,42 @@
 """The sets of codes and swaps in the making, shard by shard."""
 
 import hashlib
+import json
 import shutil
 import time
 from pathlib import Path
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 
+from data_pipelines import files
 from data_pipelines.records import kinds, reader, shards
 from swaptalk_jax.encoding.encoder import Encoder, normalised
 from swaptalk_jax.encoding.latents import Latents
 from swaptalk_jax.sound import Features
+from swaptalk_jax.training import processes, upstream
+from swaptalk_jax.weights import store
 
+DONE = "encode.json"  # below the sets: that both are whole, and of what they were made
 TELL_EVERY = 10.0  # seconds between two lines of progress
+
+
+def encode(config, out, batch_size):
+    """Makes the sets `codes` and `swaps` below `out`, unless they stand already.
+
+    config: of the VQGAN's stage; what is missing for it is built or asked for (upstream.prepare).
+    batch_size: frames a step, over all devices of a host. Raises CheckpointError, RecordError and
+    RunError.
+    """
+    trained = f"{config.workdir}/{store.PARAMS}"
+    upstream.prepare(config, {"path": trained, "command": upstream.train_command(config)})
+    encoding, done = Encoding(config, out, batch_size), Path(out) / DONE
+    if done.exists() and json.loads(done.read_text()) == encoding.metadata:
+        print(f"[encode] {out} already holds these codes; nothing to do")
+        return
+    encoding.run()
+    if jax.process_index() == 0:
+        files.replace(done, json.dumps(encoding.metadata, indent=1).encode())
 
 
 class _Progress:
@@ -90,18 +112,19 @@ class Encoding:
         swaps = _missing(self.swaps, triples, host, hosts)
         images = sum(self._frames(*shard) for shard in codes)
         self.tell = _Progress(images + sum(self.triples[split][i] for split, i in swaps))
+        processes.meet()
         for shard in codes:
             self._write_codes(*shard)
-        _barrier("codes")
+        processes.meet()  # swaps take the codes of all
         for shard in swaps:
             self._write_swaps(*shard)
-        _barrier("swaps")
+        processes.meet()
         if host == 0:
             self.codes.publish(clips)
             if triples:
                 self.swaps.publish(triples)
             shutil.rmtree(self.scratch, ignore_errors=True)
-        _barrier("published")
+        processes.meet()
 
     def _frames(self, split, shard):
         """Number of frames of a shard of clips."""
@@ -166,9 +189,3 @@ def _missing(made, counts, host, hosts):
     """
     known = [(split, i) for split, count in counts.items() for i in range(count)]
     return [shard for shard in known[host::hosts] if not made.finished(*shard)]
-
-
-def _barrier(name):
-    """Waits for all hosts, if there are several."""
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(name)

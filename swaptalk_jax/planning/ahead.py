@@ -23,6 +23,7 @@ import jax
 from data_pipelines import children
 from swaptalk_jax import backend
 from swaptalk_jax.costs import count
+from swaptalk_jax.errors import SwapTalkError
 from swaptalk_jax.planning.abstract import Abstract
 from swaptalk_jax.planning.targets import Target
 from swaptalk_jax.training import sharding
@@ -44,7 +45,7 @@ class Outcome:
     used: float
 
 
-class CompileError(RuntimeError):
+class CompileError(SwapTalkError):
     """The compiler failed; the message is its own."""
 
 

@@ -9,6 +9,7 @@ import jax
 from jax.experimental import topologies
 
 from swaptalk_jax.costs import chips
+from swaptalk_jax.errors import RunError
 
 LIBTPU = (
     "there is no libtpu here; it compiles for TPUs on a CPU machine too: pip install 'jax[tpu]'"
@@ -50,7 +51,7 @@ class Target:
 
 
 def target(topology):
-    """The Target of `v5e:16x16` or `gpu:h100x8`; ends the program where there is none."""
+    """The Target of `v5e:16x16` or `gpu:h100x8`; raises RunError where there is none."""
     family, _, size = topology.partition(":")
     if family == "gpu":
         name, _, count = size.rpartition("x")
@@ -60,10 +61,10 @@ def target(topology):
     if chip is None or chip.tpu == (family == "gpu") or not all(n.isdigit() for n in counts):
         tpus = ", ".join(c.name for c in chips.CHIPS if c.tpu)
         gpus = ", ".join(c.name for c in chips.CHIPS if not c.tpu)
-        raise SystemExit(
+        raise RunError(
             f"--topology={topology}: wanted <TPU>:<shape> such as v5e:16x16, of {tpus}; or"
             f" gpu:<GPU>x<count> such as gpu:h100x8, of {gpus}"
         )
     if chip.tpu and importlib.util.find_spec("libtpu") is None:
-        raise SystemExit(LIBTPU)
+        raise RunError(LIBTPU)
     return Target(topology, chip, math.prod(map(int, counts)), estimate=family == "gpu")

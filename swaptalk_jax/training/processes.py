@@ -1,42 +1,41 @@
-"""A run's life among processes: how they find one another, how they stop, and how a hang ends.
+"""How the processes of a run find one another."""
 
-Exit codes tell the launchers (launch/) what to do next. Restarting helps after PREEMPTED (the state
-was saved), HUNG, a signal and a traceback; it does not after REFUSED (a config, data or NaN: the
-same thing would happen again) and is not wanted after STOPPED (Ctrl-C).
-"""
-
-import contextlib
-import itertools
-import json
 import os
-import socket
-import socketserver
 import threading
-import time
 
 import jax
-from jax._src import distributed  # what initialize found out has no public name
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from swaptalk_jax.command import _leave
-from swaptalk_jax.errors import HUNG, REFUSED, STOPPED
+from swaptalk_jax.errors import JoinError, RunError
 
 # What launch/local.py and launch/k8s.yaml set beside JAX's own JAX_COORDINATOR_ADDRESS; JAX finds
 # the rest itself on TPU pods, under SLURM and Open MPI.
 COUNT, INDEX = "SWAPTALK_PROCESSES", "SWAPTALK_PROCESS"
 ADDRESS = "JAX_COORDINATOR_ADDRESS"
+ADVICE = (
+    "; start it with launch/local.py, slurm.sh, tpu_pod.sh or k8s.yaml, or set "
+    f"{ADDRESS}, {COUNT} and {INDEX}, or leave out --config.distributed"
+)
 
 
-def join(config, every=10.0):
-    """Makes this process one of several; tells every `every` seconds for whom it waits.
+def join(config):
+    """Makes this process one of several; returns when all have come.
 
     Where it is one of how many comes from the environment: COUNT, INDEX and ADDRESS, else what
-    jax.distributed.initialize detects. Ends the process with HUNG when the others have not come
-    within config.join_seconds (300 if there is no such field) or are lost again, with REFUSED where
-    the environment names no cluster. JAX itself waits without a word, deaf to Ctrl-C, and aborts.
+    jax.distributed.initialize detects. Raises JoinError when the others have not come within
+    config.join_seconds (300 if there is no such field) or are lost again, RunError where the
+    environment names no cluster. After a JoinError a thread may still wait in C++, so that only
+    os._exit ends the process.
     """
     seconds = config.get("join_seconds", 300)
-    options = _from_environment()
-    failed = []
+    options, failed = _from_environment(), []
+    who = "[join] this process waits for the others"
+    if options:
+        who = f"[join] process {options['process_id']} of {options['num_processes']} waits"
+        who += f" for the others at {options['coordinator_address']}"
+    print(f"{who}, {seconds:g} s at most", flush=True)
 
     def initialize():
         try:
@@ -45,37 +44,20 @@ def join(config, every=10.0):
         except Exception as error:
             failed.append(error)
 
-    # In a thread, as it blocks in C++: here the main thread still hears signals and can speak.
+    # In a thread, as it blocks in C++: here the main thread still hears Ctrl-C.
     thread = threading.Thread(target=initialize, daemon=True)
-    began = told = asked = time.monotonic()
     thread.start()
-    roll, line = _RollCall(), ""
-    try:
-        while thread.is_alive():
-            thread.join(0.1)
-            now = time.monotonic()
-            if now - asked >= every / 4:  # oftener than it speaks, so that what it says is true
-                line, asked = roll.missing(), now
-            if thread.is_alive() and now - began >= seconds:
-                _leave(HUNG, f"[join] {line or roll.missing()}: not within {seconds:g} s")
-            if thread.is_alive() and now - told >= every:
-                print(f"[join] {line}, {now - began:.0f} s", flush=True)
-                told = now
-    except KeyboardInterrupt:
-        _leave(STOPPED, "[join] stopped while waiting for the other processes")
-    finally:
-        roll.close()
+    thread.join(seconds)
+    if thread.is_alive():
+        raise JoinError(
+            f"the other processes did not come within {seconds:g} s; see that all are started, "
+            "with the same address, and that its port is open"
+        )
     if failed:
         reason = " ".join(str(failed[0]).split())[:300]
         if isinstance(failed[0], (ValueError, TypeError)):
-            _leave(REFUSED, f"[join] cannot be one of several processes: {reason}{_ADVICE}")
-        _leave(HUNG, f"[join] the processes did not come together: {reason}")
-
-
-_ADVICE = (
-    "; start it with launch/local.py, slurm.sh, tpu_pod.sh or k8s.yaml, or set "
-    f"{ADDRESS}, {COUNT} and {INDEX}, or leave out --config.distributed"
-)
+            raise RunError(f"cannot be one of several processes: {reason}{ADVICE}")
+        raise JoinError(f"the processes did not come together: {reason}")
 
 
 def _from_environment():
@@ -86,11 +68,11 @@ def _from_environment():
     try:
         count, index = int(given[COUNT]), int(given[INDEX])
         host, _, port = given[ADDRESS].rpartition(":")
-        if not (0 <= index < count and host and 0 < int(port) < 65535):
+        if not (0 <= index < count and host and 0 < int(port) < 65536):
             raise ValueError
     except (TypeError, ValueError, AttributeError):
         shown = ", ".join(f"{name}={value}" for name, value in given.items())
-        _leave(REFUSED, f"[join] {shown}: wanted host:port, a count, and an index below it")
+        raise RunError(f"{shown}: wanted host:port, a count, and an index below it") from None
     return {
         "coordinator_address": given[ADDRESS],
         "num_processes": count,
@@ -100,103 +82,25 @@ def _from_environment():
 
 
 def index():
-    """This process's index after join, 0 without; unlike jax.process_index starts no device."""
-    return distributed.global_state.process_id
+    """This process's index among all, after join.
 
-
-def meet(seconds=3600.0):
-    """Waits for the other processes, where there are any, to come to the same call.
-
-    Before a first collective: there gloo gives its peers 30 s, and compiling may take one of them
-    longer than another. Raises jax.errors.JaxRuntimeError after `seconds`.
+    Where our launchers gave it, no device is started: commands that this one runs may want them.
     """
-    client = distributed.global_state.client
-    if client is not None:
-        client.wait_at_barrier(f"meeting {next(_MEETINGS)}", int(1000 * seconds))
+    return int(os.environ[INDEX]) if INDEX in os.environ else jax.process_index()
 
 
-_MEETINGS = itertools.count()  # a barrier's name is good for one time
+def meet():
+    """Waits until every process has come to the same call: a sum over all devices.
 
-
-class _RollCall:
-    """Who is here already: process 0 answers at the port above the coordinator's while all wait.
-
-    For the sake of the message only; JAX's service cannot be asked before all are connected (the
-    client aborts). Where the port is taken or closed, nobody is counted.
+    The first call also makes the devices' connections, so it belongs where all come at one time,
+    before any long work. Gloo, by which CPUs speak, gives peers 30 s to come to the first
+    collective, and half an hour to any later one; compiling a step may take one process more than
+    30 s longer than another.
     """
-
-    def __init__(self):
-        self.server = None
-        self.seen = {}  # process -> when it asked last
-
-    def missing(self):
-        """A line that says who this process is and for whom it waits."""
-        state = distributed.global_state
-        if state.coordinator_address is None or self._where(state) is None:
-            return "looking for the cluster"
-        index, count = state.process_id, state.num_processes
-        line = f"process {index} of {count} waits for"
-        here = self._here(state)
-        if here is None:
-            return f"{line} process 0, which does not answer at {state.coordinator_address}"
-        absent = sorted(set(range(count)) - here - {index})
-        if not here or not absent:
-            return f"{line} others"
-        names = ", ".join(map(str, absent[:8])) + (" ..." if len(absent) > 8 else "")
-        return f"{line} {len(absent)} more ({names})"
-
-    def close(self):
-        """Answers no more."""
-        if self.server:
-            self.server.shutdown()
-            self.server.server_close()
-
-    def _here(self, state):
-        """Indices of processes that asked lately; empty: not known; None: nobody answers."""
-        address = self._where(state)
-        if state.process_id == 0:
-            self._serve(address[1])
-            return self._lately(0) if self.server else set()
-        try:
-            with socket.create_connection(address, timeout=2) as call:
-                call.sendall(f"{state.process_id}\n".encode())
-                return {int(i) for i in json.loads(call.makefile().readline(2**20))}
-        except (OSError, ValueError, TypeError):
-            pass
-        try:
-            socket.create_connection((address[0], address[1] - 1), timeout=2).close()
-            return set()
-        except OSError:
-            return None
-
-    def _serve(self, port):
-        if self.server is None and port:
-            call = self
-
-            class Server(socketserver.ThreadingTCPServer):
-                allow_reuse_address = daemon_threads = True
-
-            class Answer(socketserver.StreamRequestHandler):
-                timeout = 2
-
-                def handle(self):
-                    with contextlib.suppress(OSError, ValueError):
-                        here = call._lately(int(self.rfile.readline(32)))
-                        self.wfile.write(json.dumps(sorted(here)).encode() + b"\n")
-
-            try:
-                self.server = Server(("", port), Answer)
-            except OSError:
-                return
-            threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-    def _lately(self, index):
-        """Notes that a process has asked; those that have not for a minute may be gone."""
-        now = time.monotonic()
-        self.seen[index] = now
-        return {i for i, when in list(self.seen.items()) if now - when < 60}
-
-    @staticmethod
-    def _where(state):
-        host, _, port = (state.coordinator_address or "").rpartition(":")
-        return (host.strip("[]"), int(port) + 1) if host and port.isdigit() else None
+    if jax.process_count() == 1:
+        return
+    mesh = Mesh(np.array(jax.devices()), ("all",))
+    one = np.ones(jax.local_device_count(), np.float32)
+    cut, whole = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in (("all",), ()))
+    ones = jax.make_array_from_process_local_data(cut, one)
+    jax.block_until_ready(jax.jit(jnp.sum, out_shardings=whole)(ones))

@@ -56,6 +56,7 @@ class Trainer:
         """devices: to run on, all that JAX sees unless given."""
         self.config, self.stage = config, stages.make(config)
         self.mesh = _mesh(config, devices)
+        processes.meet()
         self.everywhere = sharding.replicated(self.mesh)
         self.batches = Batches(config, self.stage.view, self.mesh)
         self.key = jax.random.key(config.seed)
@@ -104,9 +105,7 @@ class Trainer:
         where = (self.layout, self.everywhere)
         update = backend.jit(gathered, donate_argnums=0, out_shardings=where)
         self.step = update.lower(state, self.frozen, self.batches.held, self.rows).compile()
-        seconds = time.perf_counter() - began
-        processes.meet()
-        return seconds
+        return time.perf_counter() - began
 
     def update(self, state, batch):
         """(state, batch) -> (state, metrics); the state that went in is used up.

@@ -14,7 +14,7 @@ def prepare(config, *more):
 
     Each need is {path, command}: the path whose presence tells, and the command that makes it.
     Commands run in this folder with this Python. Where config.build_upstream is not set, the first
-    missing path ends the program with the command that makes it. Of several processes the first one
+    missing path is a RunError with the command that makes it. Of several processes the first one
     builds, the others wait for the paths to appear.
     """
     for need in (*_chosen(config), *more):
@@ -30,7 +30,9 @@ def prepare(config, *more):
         print(f"  $ {need['command']}", flush=True)
         done = subprocess.run([sys.executable, *need["command"].split()[1:]])
         if done.returncode:
-            raise SystemExit(done.returncode)
+            code = done.returncode if done.returncode > 0 else 128 - done.returncode
+            line = f"{need['path']} was not made: its command ended with exit code {code}"
+            raise errors.RunError(line, code)
 
 
 def _chosen(config):

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 from configs import common, expert, identity, swap, sync, vqgan
+from swaptalk_jax.errors import RunError
 from swaptalk_jax.models.discriminator import PatchDiscriminator
 from swaptalk_jax.models.expert import LipExpert
 from swaptalk_jax.models.latent import factor
@@ -61,14 +62,14 @@ def test_a_network_chosen_on_the_command_line_takes_the_place_of_ours(tmp_path, 
     monkeypatch.chdir(tmp_path)  # nothing of a user's own runs is here
     c = vqgan.get_config("small")
     c.upstream = tuple(need for need in c.upstream if need.slot)  # the data lie elsewhere
-    with pytest.raises(SystemExit, match="train --config=configs/identity.py:small"):
+    with pytest.raises(RunError, match="train --config=configs/identity.py:small"):
         upstream.prepare(c)
     c.frozen.recogniser = str(tmp_path / "sface")
-    with pytest.raises(SystemExit, match=f"pretrained fetch sface --out={tmp_path}"):
+    with pytest.raises(RunError, match=f"pretrained fetch sface --out={tmp_path}"):
         upstream.prepare(c)
     (tmp_path / "sface").mkdir()
     (tmp_path / "sface" / "params.safetensors").touch()
     upstream.prepare(c)
     c.frozen.perceptual = "runs/pretrained/stlpips"
-    with pytest.raises(SystemExit, match="pretrained fetch stlpips$"):
+    with pytest.raises(RunError, match="pretrained fetch stlpips$"):
         upstream.prepare(c)

@@ -23,7 +23,7 @@ from data_pipelines.media.log_mel import piece, whisper_loudest, whisper_mel
 from data_pipelines.records import reader as records_reader
 from data_pipelines.records.kinds import RecordError, encode_image
 from data_pipelines.synthetic import sampling
-from swaptalk_jax import errors, train
+from swaptalk_jax import errors
 from swaptalk_jax import sound as swaptalk_jax_sound
 from swaptalk_jax.encoding import sets
 from swaptalk_jax.inference import edit, swaptalk
@@ -31,6 +31,7 @@ from swaptalk_jax.models.public import whisper as whisper_model
 from swaptalk_jax.pretrained import hubert, whisper
 from swaptalk_jax.pretrained.formats import ctranslate2
 from swaptalk_jax.sound import FADE, OVERLAP, Features, first_moments, loudness, starts
+from swaptalk_jax.training import loop
 from swaptalk_jax.weights import bundle, provenance, store
 
 KINDS = tuple(parity.SMALL)
@@ -400,7 +401,7 @@ def test_from_codes_to_a_clip_with_the_bundle_alone(world, tmp_path, monkeypatch
     c = config(root, expert, "expert", folder)
     c.workdir = str(runs / "expert")
     shutil.rmtree(runs / "expert")
-    train.train(c)
+    loop.train(c)
     bundle.export(runs, tmp_path / "bundle")
     shutil.rmtree(runs)
     shutil.copytree(tmp_path / "bundle", tmp_path / "elsewhere")

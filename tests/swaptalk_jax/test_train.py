@@ -14,11 +14,11 @@ from places import ROOT
 
 from configs import common, expert, identity, swap, sync, vqgan
 from data_pipelines.records import kinds, reader
-from swaptalk_jax import errors, train
+from swaptalk_jax import errors
 from swaptalk_jax.benchmarks.steps import measure
 from swaptalk_jax.encoding import sets
 from swaptalk_jax.stages import losses
-from swaptalk_jax.training import checkpoints, upstream
+from swaptalk_jax.training import checkpoints, loop, upstream
 from swaptalk_jax.training.setup import Trainer
 from swaptalk_jax.weights import store
 
@@ -52,11 +52,11 @@ def micro(tmp_path_factory):
     data = common.data_command(config("vqgan")).split()[1:]
     subprocess.run([sys.executable, *data, "--workers=1"], cwd=ROOT, check=True)
     for name in ("identity", "vqgan"):
-        train.train(config(name))
+        loop.train(config(name))
     sets.Encoding(config("vqgan"), root / "codes", batch_size=16).run()
     (root / "codes" / "encode.json").write_text("{}")
     for name in ("expert", "swap", "sync"):
-        train.train(config(name))
+        loop.train(config(name))
     yield config
     jax.config.update("jax_disable_most_optimizations", False)
     jax.config.update("jax_compilation_cache_dir", None)
@@ -72,9 +72,9 @@ def test_resumed_run_equals_uninterrupted_bit_for_bit(micro, name, tmp_path):
     whole = store.load_network(config.workdir)[0]
     config.workdir = str(tmp_path)
     config.train.steps = 2
-    train.train(config)
+    loop.train(config)
     config.train.steps = 4
-    resumed = train.train(config)
+    resumed = loop.train(config)
     assert int(resumed.step) == 4
     for a, b in zip(leaves(resumed.params), leaves(whole), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -108,7 +108,7 @@ def test_microbatches_and_averages_change_nothing_else(micro, tmp_path):
     config.workdir = str(tmp_path)
     config.train.update(steps=2, log_every=1, accumulate=2, ema=0.9)
     config.train.update(profile_step=1, profile_steps=1)
-    state = train.train(config)
+    state = loop.train(config)
     paths = (tmp_path, Path(micro("vqgan").workdir))
     first, whole = (json.loads((p / "metrics.jsonl").read_text().splitlines()[0]) for p in paths)
     assert first["step"] == whole["step"] == 1
@@ -130,7 +130,7 @@ def test_microbatches_and_averages_change_nothing_else(micro, tmp_path):
     assert json.loads((tmp_path / "speed.jsonl").read_text())["steps_per_second"] > 0
     # A run goes on with its averages.
     config.train.steps = 3
-    assert int(train.train(config).step) == 3
+    assert int(loop.train(config).step) == 3
 
 
 def test_the_benchmark_times_loader_and_step_alone_and_together(micro):
@@ -176,7 +176,7 @@ def test_codes_of_another_vqgan_are_refused_by_name(micro, tmp_path):
     config.frozen.vqgan = str(tmp_path / "other")
     config.workdir = str(tmp_path / "swap")
     with pytest.raises(kinds.RecordError) as error:
-        train.train(config)
+        loop.train(config)
     made = reader.metadata(config.data.root, "swaps")["fingerprint"]
     assert made in str(error.value) and "encode" in str(error.value)
 
@@ -254,7 +254,7 @@ def test_nan_stops_with_the_step_and_what_led_there(micro, tmp_path, monkeypatch
     config.workdir = str(tmp_path)
     config.optimizer.default.lr = float("nan")
     with pytest.raises(errors.RunError) as error:
-        train.train(config)
+        loop.train(config)
     text = str(error.value)
     assert "step 2" in text and "step 1:" in text and "loss" in text
     assert checkpoints.Checkpoints(tmp_path).latest() is None
@@ -264,7 +264,7 @@ def test_a_folder_of_another_config_is_refused(micro):
     config = micro("identity")
     config.model.recogniser.width = 16
     with pytest.raises(errors.CheckpointError, match="model"):
-        train.train(config)
+        loop.train(config)
 
 
 def test_a_batch_or_mesh_that_does_not_fit_the_devices_is_refused(micro):
@@ -280,7 +280,7 @@ def test_a_batch_or_mesh_that_does_not_fit_the_devices_is_refused(micro):
 def test_missing_upstream_names_the_command(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # nothing of a user's own runs is here
     config = sync.get_config("small")
-    with pytest.raises(SystemExit, match="python -m data_pipelines.build"):
+    with pytest.raises(errors.RunError, match="python -m data_pipelines.build"):
         upstream.prepare(config)
 
 
@@ -322,3 +322,19 @@ def test_a_signal_saves_and_says_how_to_go_on(micro, tmp_path, sent, code):
     assert run.returncode == code, rest
     assert "the same command goes on" in rest and "Traceback" not in rest
     assert checkpoints.Checkpoints(tmp_path).latest() > 0
+
+
+def test_an_unknown_compilers_text_costs_the_run_a_line_only(micro, tmp_path, capsys, monkeypatch):
+    config = micro("identity")
+    config.workdir = str(tmp_path)
+    config.train.update(steps=2, log_every=1)
+    text = "HloModule m\nENTRY main {\n  ROOT x = f32[] frobnicate(, backend=@@\n"
+    monkeypatch.setattr(jax.stages.Compiled, "as_text", lambda _: text)
+    run = Trainer(config)
+    run.compile(run.new_state())
+    with pytest.raises(ValueError):  # plans and --scaling must not go on with a wrong number
+        run.costs()
+    assert int(loop.train(config).step) == 2
+    assert "FLOPs unknown (" in capsys.readouterr().out
+    speed = [json.loads(line) for line in (tmp_path / "speed.jsonl").open()]
+    assert speed and all("teraflops_per_device" not in row for row in speed)

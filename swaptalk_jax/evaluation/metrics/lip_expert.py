@@ -1,12 +1,13 @@
 """How often the lip expert is right."""
 
-from data_pipelines.loading import loader
 from swaptalk_jax.evaluation.renders import PAIRS
 from swaptalk_jax.evaluation.tally import Tally
 
 
 def expert(pipe, validation):
     """expert/accuracy: right verdicts on pairs, half in sync, half of shifted or foreign sound."""
+    from data_pipelines.loading import loader  # here: Grain takes a second to import
+
     tally = Tally()
     config = {
         "root": validation.codes_root,

@@ -6,7 +6,6 @@ results may flatter them. dlib's (data_pipelines/people/identities.py) has had n
 
 import numpy as np
 
-from data_pipelines.people.identities import DlibRecogniser
 from swaptalk_jax.evaluation.gallery import Gallery
 from swaptalk_jax.evaluation.tally import Tally, chunks, spread
 
@@ -19,6 +18,8 @@ def dlib_retrieval(pipe, validation):
     *_truth: of the proxy swapper's results; *_unchanged: of the targets. id_similarity_source,
     _target: cosine of a swap to the mean embedding of either. Nothing without the extra `media`.
     """
+    from data_pipelines.people.identities import DlibRecogniser  # here: SciPy takes half a second
+
     try:
         second = DlibRecogniser()
     except ImportError:

@@ -1,6 +1,5 @@
 """Encoding: codes of the right frames, whatever was killed, however the data were sharded."""
 
-import socket
 import subprocess
 import sys
 
@@ -9,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import record_sets
+from places import ROOT
 
 from configs import identity, vqgan
 from data_pipelines.media import log_mel
@@ -125,33 +125,25 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
     assert_same_files(tmp_path / "whole", tmp_path / "killed")
 
 
-HOST = """
-import sys, jax
-from ml_collections import ConfigDict
-port, host, config, out = sys.argv[1:]
-jax.distributed.initialize(f"localhost:{port}", 2, int(host))
-from swaptalk_jax import encode
-import json
-encode.Encoding(ConfigDict(json.loads(config)), out, batch_size=4).run()
-"""
-
-
 def test_two_hosts_make_the_set_of_one(config, tmp_path):
     sets.Encoding(config, tmp_path / "one", batch_size=4).run()
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = str(free.getsockname()[1])
-    hosts = [
-        subprocess.Popen(
-            [sys.executable, "-c", HOST, port, str(i), config.to_json(), str(tmp_path / "two")],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for i in range(2)
+    program = tmp_path / "given.py"
+    program.write_text(
+        "import json\nfrom ml_collections import ConfigDict\n"
+        f"def get_config():\n    return ConfigDict(json.loads({config.to_json()!r}))\n"
+    )
+    command = [
+        *(sys.executable, "launch/local.py", "--processes=2", "--devices_per_process=2"),
+        *("--restarts=0", "--", sys.executable, "-m", "swaptalk_jax.encode"),
+        *(f"--config={program}", f"--out={tmp_path}/two", "--batch_size=4"),
+        *("--config.upstream=()", "--config.frozen.recogniser=" + config.frozen.recogniser),
     ]
-    told = [host.communicate(timeout=300)[0] for host in hosts]
-    assert [host.returncode for host in hosts] == [0, 0], told
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "two" / sets.DONE).exists()
+    (tmp_path / "two" / sets.DONE).unlink()
+    told = [[x for x in done.stdout.splitlines() if x.startswith(f"{i}: ")] for i in range(2)]
+    told = ["\n".join(lines) for lines in told]
     # Of three shards of clips the first host makes two: both had work.
     assert all("images" in text for text in told)
     assert_same_files(tmp_path / "one", tmp_path / "two")

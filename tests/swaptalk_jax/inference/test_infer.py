@@ -232,7 +232,7 @@ def test_the_command_line_tells_an_error_in_one_line(inputs, tmp_path):
          f"--source={inputs}/face.png", f"--target={inputs}/clip.mp4", f"--out={tmp_path}/o.mp4"],
         env=os.environ | {"JAX_PLATFORMS": "cpu"}, capture_output=True, text=True,
     )  # fmt: skip
-    assert done.returncode == 1 and "no bundle here" in done.stderr
+    assert done.returncode == 78 and "no bundle here" in done.stderr
     assert done.stderr.count("\n") == 1
 
 

@@ -11,7 +11,7 @@ import pytest
 from places import ROOT
 
 from data_pipelines.loading import shapes
-from swaptalk_jax import stages
+from swaptalk_jax import errors, stages
 from swaptalk_jax.costs import chips, count
 from swaptalk_jax.planning import ahead, kept, targets
 from swaptalk_jax.planning.abstract import PEOPLE, Abstract
@@ -118,10 +118,10 @@ def test_buffers_of_main_memory_are_read_from_xlas_text():
 
 def test_unknown_machines_are_refused(monkeypatch):
     for topology in ("gpu:h999x8", "v5e:16by16", "v9:2x2", "v5e", "gpu:v5ex8"):
-        with pytest.raises(SystemExit, match=rf"{topology}: wanted .* v4, v5e.* a100"):
+        with pytest.raises(errors.RunError, match=rf"{topology}: wanted .* v4, v5e.* a100"):
             targets.target(topology)
     monkeypatch.setattr(targets.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(SystemExit, match=r"pip install 'jax\[tpu\]'"):
+    with pytest.raises(errors.RunError, match=r"pip install 'jax\[tpu\]'"):
         targets.target("v5e:2x2")
 
 

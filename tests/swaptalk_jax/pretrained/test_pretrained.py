@@ -258,7 +258,7 @@ def test_the_command_places_lists_and_refuses(exports, tmp_path, capsys):
         (("place", "sface", tmp_path / "none"), "none: cannot be read"),
         (("place", "sface", exports["strange"][1]), "strange: cannot be read as sface"),
     ):
-        with pytest.raises(SystemExit, match=message) as refused:
+        with pytest.raises(errors.SwapTalkError, match=message) as refused:
             run(*arguments)
         assert "\n" not in str(refused.value)
     assert sorted(os.listdir(tmp_path)) == ["arcface_r50"]

@@ -57,8 +57,8 @@ class Plan:
 
     @property
     def each(self):
-        """Examples a device."""
-        return self.batch // self.target.count
+        """Examples of the device that has the most."""
+        return -(-self.batch // self.target.count)
 
     @property
     def fits(self):
@@ -90,7 +90,7 @@ class Planner:
         self.upstream = {name: get_config(name, self.config.size) for name in stages.NAMES}
 
     def least(self):
-        """The smallest global batch: an example of each microbatch on each device."""
+        """The step of the search for the largest batch: what fills all devices evenly."""
         return self.goal.count * self.config.train.accumulate
 
     def plan(self, batch):
@@ -216,19 +216,14 @@ def _column(plan):
 
 
 def _cell(plan):
-    rate = float(f"{plan.each / plan.bound.seconds:.3g}")  # three digits, without an exponent
+    rate = plan.batch / plan.target.count / plan.bound.seconds
+    rate = float(f"{rate:.3g}")  # three digits, without an exponent
     return f"{plan.each:,}: {rate:,g}/s, {plan.bound.by}"
 
 
 def planned(planner, search):
     """The Plan that was asked for, or None: the config's batch, or the largest."""
-    if search:
-        return planner.largest()
-    batch, least = planner.config.train.batch_size, planner.least()
-    if batch % least:
-        batch = -(-batch // least) * least
-        print(f"[{planner.config.stage}] batch {batch}, the next multiple of {least}", flush=True)
-    return planner.plan(batch)
+    return planner.largest() if search else planner.plan(planner.config.train.batch_size)
 
 
 def work(planners, search, jobs):

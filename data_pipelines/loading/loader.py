@@ -25,7 +25,7 @@ import functools
 import gc
 import signal
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import grain
@@ -49,8 +49,7 @@ def dataset(
     batch_size: int,
     seed: int,
     step: int = 0,
-    hosts: int = 1,
-    host: int = 0,
+    rows: Sequence[int] | None = None,
     workers: int = 0,
 ) -> "Batches":
     """Endless training batches, beginning with the batch of `step`.
@@ -61,21 +60,20 @@ def dataset(
       data_config: see the module's docstring.
       split: "train" or "val".
       view: images | pairs | windows | swaps, or a view that `resident` has made.
-      batch_size: global; each host gets `batch_size / hosts` examples a step. Host h holds block
-        h of the batch that a single host would get, so blocks in the order of hosts are that batch.
+      batch_size: global: examples of all hosts together.
       seed: of order and choices, 0 <= seed < 2**32.
       step: the batch to begin with.
-      hosts, host: number of hosts, and which of them this is.
+      rows: numbers of the global batch's rows that this host holds, sorted; all unless given. A
+        number >= `batch_size` is padding: the batch's last example again.
       workers: processes that make the batches; 0 is this process. The batches are the same.
 
     Raises:
       records.RecordError: no such set or split, fewer examples than a batch, or later, a corrupt
-        record. ValueError: unknown view, or a batch that the hosts cannot share evenly.
+        record. ValueError: unknown view.
     """
-    _check_hosts(batch_size, hosts, host)
     stream = _stream(data_config, split, view, batch_size, seed)
-    # Whole blocks: a host's devices lie side by side in the mesh, and their rows in the batch.
-    stream = stream.batch(batch_size // hosts, drop_remainder=True)[host::hosts][step:]
+    rows = range(batch_size) if rows is None else rows
+    stream = grain.MapDataset.source(_HostBatches(stream, batch_size, rows))[step:]
     reading = grain.ReadOptions(num_threads=THREADS.get(view, 1), prefetch_buffer_size=PREFETCH)
     batches = stream.to_iter_dataset(reading)
     if workers:
@@ -164,8 +162,7 @@ def evaluation(
     view: str,
     batch_size: int,
     seed: int,
-    hosts: int = 1,
-    host: int = 0,
+    rows: Sequence[int] | None = None,
 ) -> Iterator[dict[str, np.ndarray]]:
     """The fixed evaluation set of `root`, once: as `dataset` gives, plus `mask` float32 [b].
 
@@ -173,38 +170,52 @@ def evaluation(
     `eval_windows` seeded windows of each clip; the reference is the clip's first frame (the
     paper's self-driven rule), and pairs come in twos, one window in sync and out of sync.
     The choice does not depend on `batch_size`. The last batch is filled up with copies of the last
-    example, whose mask is 0. Hosts share each batch as those of `dataset`.
+    example, whose mask is 0. rows: those of this host, as in `dataset`; padding has the mask 0.
 
     Raises: as `dataset` does.
     """
     examples = _view(view)(data_config, split)
-    _check_hosts(batch_size, hosts, host)
-    return _evaluate(examples, batch_size, seed, hosts, host)
+    rows = np.asarray(range(batch_size) if rows is None else rows)
+    return _evaluate(examples, batch_size, seed, rows)
 
 
-def _evaluate(examples, batch_size, seed, hosts, host):
+def _evaluate(examples, batch_size, seed, rows):
     plan = examples.plan(seed)
-    size = batch_size // hosts
-    for begin in range(host * size, host * size + len(plan), batch_size):
-        numbers = np.arange(begin, begin + size)
-        mask = (numbers < len(plan)).astype(np.float32)
-        numbers = np.minimum(numbers, len(plan) - 1).tolist()
-        rows = [examples.fixed(*plan[n], number=n) for n in numbers]
-        yield {name: np.stack([row[name] for row in rows]) for name in rows[0]} | {"mask": mask}
+    for begin in range(0, len(plan), batch_size):
+        end = min(begin + batch_size, len(plan))
+        mask = (begin + rows < end).astype(np.float32)
+        numbers = np.minimum(begin + rows, end - 1).tolist()
+        yield _stacked(lambda n: examples.fixed(*plan[n], number=n), numbers) | {"mask": mask}
+
+
+class _HostBatches:
+    """The rows of each global batch that one host holds, of an endless stream of examples.
+
+    A source for Grain. Examples that stand in several rows are made once.
+    """
+
+    def __init__(self, stream, batch_size, rows):
+        self.stream, self.batch_size = stream, batch_size
+        self.rows = np.minimum(np.asarray(rows), batch_size - 1).tolist()
+
+    def __len__(self):
+        return len(self.stream) // self.batch_size
+
+    def __getitem__(self, step):
+        begin = step * self.batch_size
+        return _stacked(self.stream.__getitem__, [begin + row for row in self.rows])
+
+
+def _stacked(example, numbers):
+    """{name: array [n ...]} of example(number) for each of the numbers; repeated ones made once."""
+    made = {n: example(n) for n in dict.fromkeys(numbers)}
+    return {k: np.stack([made[n][k] for n in numbers]) for k in made[numbers[0]]}
 
 
 def _view(name):
     if name not in views.VIEWS:
         raise ValueError(f"there is no view {name!r}; the views are {', '.join(views.VIEWS)}")
     return views.VIEWS[name]
-
-
-def _check_hosts(batch_size, hosts, host):
-    if batch_size % hosts or not 0 <= host < hosts:
-        raise ValueError(
-            f"a batch of {batch_size} for {hosts} hosts, this one being number {host}: the batch"
-            " must be a multiple of the hosts, and hosts are numbered from 0"
-        )
 
 
 class _Shuffle(grain.transforms.MapWithIndex):

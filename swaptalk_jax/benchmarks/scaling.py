@@ -73,7 +73,8 @@ def rows(config, devices, most, steps):
     """Both kinds of scaling on these devices: a row each, or one where both are the same.
 
     The batch of strong scaling is the config's, raised to a multiple of `most`, the largest number
-    of devices; weak scaling gives each device its share of that.
+    of devices, as theory is of devices that all do the same; weak scaling gives each device its
+    share of that.
     """
     batch = -(-config.train.batch_size // most) * most
     found = [measure(config, devices, steps, batch, "strong")]

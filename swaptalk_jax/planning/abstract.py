@@ -16,7 +16,7 @@ from data_pipelines.loading import shapes
 from data_pipelines.records import kinds
 from swaptalk_jax import sound, stages
 from swaptalk_jax.training import checkpoints, optim, sharding
-from swaptalk_jax.training.step import few_a_device, initial, make_step
+from swaptalk_jax.training.step import initial, make_step
 from swaptalk_jax.weights import finished, store
 
 PEOPLE = Path("frames") / kinds.VERSION / "metadata.json"
@@ -109,8 +109,7 @@ class Abstract:
     def lower(self, mesh, batch_size, options=None):
         """The training step, lowered for a mesh; `.compile()` makes it a program.
 
-        batch_size: global, a multiple of the data axis and of config.train.accumulate. options: of
-        the compiler, see backend.compiler_options.
+        batch_size: global. options: of the compiler, see backend.compiler_options.
         """
         state = jax.eval_shape(
             functools.partial(initial, self.stage, self.tx, self.config),
@@ -119,9 +118,9 @@ class Abstract:
         )
         layout = sharding.layout(mesh, state, self.config.sharding)
         everywhere = sharding.replicated(mesh)
-        fenced = few_a_device(batch_size, self.config, mesh)
+        split = sharding.Split(batch_size, mesh, self.config.train.accumulate)
         step = jax.jit(
-            make_step(self.stage, self.tx, self.config, fenced),
+            make_step(self.stage, self.tx, self.config, split),
             donate_argnums=0,
             out_shardings=(layout, everywhere),
             compiler_options=options,
@@ -129,7 +128,7 @@ class Abstract:
         return step.lower(
             checkpoints.described(state, layout),
             _structs(self.frozen, everywhere),
-            self.batch(batch_size, sharding.batched(mesh)),
+            self.batch(split.padded, sharding.batched(mesh)),
         )
 
 

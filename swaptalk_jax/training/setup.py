@@ -10,20 +10,23 @@ from data_pipelines.loading import loader
 from swaptalk_jax import backend, errors, stages
 from swaptalk_jax.costs import count
 from swaptalk_jax.training import checkpoints, optim, processes, resident, sharding
-from swaptalk_jax.training.step import few_a_device, initial, make_step
+from swaptalk_jax.training.step import initial, make_step
 from swaptalk_jax.weights import provenance
 
 
 class Batches:
     """A stage's training and validation batches, as global arrays on the mesh.
 
+    They are padded as `split` and `eval_split` (sharding.Split) say: any size fits any mesh.
     With config.data.resident, `held` has the whole set, and training batches are numbers of its
     rows until `whole` has gathered them.
     """
 
     def __init__(self, config, view, mesh):
         self.config, self.view, self.mesh = config, view, mesh
-        self.hosts = {"hosts": jax.process_count(), "host": jax.process_index()}
+        train = config.train
+        self.split = sharding.Split(train.batch_size, mesh, train.accumulate)
+        self.eval_split = sharding.Split(train.eval_batch_size, mesh)
         self.drawn, self.held = view, {}
         if config.data.resident:
             arrays, self.drawn = loader.resident(config.data, "train", view)
@@ -31,8 +34,8 @@ class Batches:
 
     def training(self, step):
         """Endless iterator that begins with the batch of `step`."""
-        c, size = self.config, self.config.train.batch_size
-        options = {"step": step, "workers": c.data.workers, **self.hosts}
+        c, size = self.config, self.split.size
+        options = {"step": step, "workers": c.data.workers, "rows": self.split.rows()}
         stream = loader.dataset(c.data, "train", self.drawn, size, c.seed, **options)
         return (sharding.place(batch, self.mesh) for batch in stream)
 
@@ -43,9 +46,9 @@ class Batches:
         return resident.gather(held, batch, self.drawn.source, self.mesh)
 
     def validation(self):
-        """The fixed set of unseen identities, once."""
-        c, size = self.config, self.config.train.eval_batch_size
-        stream = loader.evaluation(c.data, "val", self.view, size, c.seed, **self.hosts)
+        """The fixed set of unseen identities, once; padding has the mask 0."""
+        c, size, rows = self.config, self.eval_split.size, self.eval_split.rows()
+        stream = loader.evaluation(c.data, "val", self.view, size, c.seed, rows)
         return (sharding.place(batch, self.mesh) for batch in stream)
 
 
@@ -73,11 +76,16 @@ class Trainer:
         self.step = None
         whole = {"out_shardings": self.everywhere}  # so that every host can read the results
         self.evaluate = backend.jit(self.stage.evaluate, **whole)
-        self.pictures = backend.jit(self.stage.pictures, once=True, **whole)
-        self.histograms = backend.jit(self.stage.histograms, once=True, **whole)
+        self.pictures = backend.jit(self._unpadded(self.stage.pictures), once=True, **whole)
+        self.histograms = backend.jit(self._unpadded(self.stage.histograms), once=True, **whole)
 
     def _init(self, batch):
         return initial(self.stage, self.tx, self.config, self.key, batch)
+
+    def _unpadded(self, function):
+        """A function of (params, frozen, validation batch) that sees real examples alone."""
+        split = self.batches.eval_split
+        return lambda params, frozen, batch: function(params, frozen, split.real(batch))
 
     def new_state(self):
         """The state of step 0."""
@@ -96,8 +104,7 @@ class Trainer:
     def compile(self, state):
         """Compiles the update for states like this one; returns the seconds that it took."""
         began = time.perf_counter()
-        fenced = few_a_device(self.config.train.batch_size, self.config, self.mesh)
-        step = make_step(self.stage, self.tx, self.config, fenced)
+        step = make_step(self.stage, self.tx, self.config, self.batches.split)
 
         def gathered(state, frozen, held, batch):
             return step(state, frozen, self.batches.whole(held, batch))
@@ -131,17 +138,16 @@ class Trainer:
 
 
 def _mesh(config, devices):
-    """The config's mesh; raises RunError where it or the batch does not fit the devices."""
+    """The config's mesh; raises RunError where it does not fit the devices, or a count is below 1.
+
+    Any batch fits any number of devices (sharding.Split).
+    """
+    for name in ("batch_size", "eval_batch_size", "accumulate"):
+        if config.train[name] < 1:
+            raise errors.RunError(
+                f"config.train.{name} = {config.train[name]}; give a number of at least 1"
+            )
     try:
-        mesh = sharding.make_mesh(config.mesh, devices)
+        return sharding.make_mesh(config.mesh, devices)
     except ValueError as error:
         raise errors.RunError(str(error)) from error
-    devices = mesh.shape[sharding.AXIS]
-    for name, parts in (("batch_size", config.train.accumulate), ("eval_batch_size", 1)):
-        if config.train[name] % (devices * parts):
-            each = f" x {parts} microbatches" if parts > 1 else ""
-            raise errors.RunError(
-                f"config.train.{name} = {config.train[name]} is no multiple of {devices} devices"
-                f"{each}; choose one that is"
-            )
-    return mesh

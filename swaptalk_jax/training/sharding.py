@@ -1,8 +1,11 @@
 """The mesh, and how batches and states lie on it."""
 
+import dataclasses
+
+import flax.linen as nn
 import jax
 import numpy as np
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 AXIS = "data"  # batches are cut along it, and states where the config says so
 
@@ -66,6 +69,89 @@ def _cut(mesh, shape, least):
         return replicated(mesh)
     longest = max(fitting, key=lambda i: shape[i])
     return NamedSharding(mesh, PartitionSpec(*[None] * longest, AXIS))
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """How a global batch of any size is shared by the devices of a mesh.
+
+    The batch is padded with copies of its last example to `padded` rows, which the devices share
+    evenly. `real` takes the padding off again inside the compiled program, so that losses see each
+    example once, and no loss needs a mask. XLA's partitioner keeps what is left on its devices: a
+    device has ceil(size / devices) examples, or fewer, or none.
+
+    size: examples in the global batch. accumulate: microbatches, one after the other, that it is
+    cut into; no more than there are examples. Microbatch i has the examples i, i + parts ...
+    """
+
+    size: int
+    mesh: Mesh
+    accumulate: int = 1
+
+    @property
+    def parts(self):
+        """Number of microbatches."""
+        return min(self.accumulate, self.size)
+
+    @property
+    def each(self):
+        """The most examples of a microbatch that a device has."""
+        return -(-self.size // (self.mesh.shape[AXIS] * self.parts))
+
+    @property
+    def padded(self):
+        """Rows of the padded batch: a multiple of devices x microbatches."""
+        return self.each * self.mesh.shape[AXIS] * self.parts
+
+    @property
+    def even(self):
+        """Whether the batch needs no padding."""
+        return self.padded == self.size
+
+    def rows(self):
+        """Numbers of the padded batch's rows that this process' devices hold: int [n], sorted.
+
+        Numbers from `size` on are padding.
+        """
+        shape = (self.padded,)
+        held = batched(self.mesh).addressable_devices_indices_map(shape).values()
+        return np.unique([np.arange(self.padded)[index] for index in held])
+
+    def real(self, batch, size=None):
+        """The batch without its padding, inside a compiled function; every device keeps its rows.
+
+        batch: tree of arrays [padded ...]. size: real rows, those of the whole batch unless given.
+        """
+        size = self.size if size is None else size
+
+        def cut(x):
+            if len(x) == size:
+                return x
+            return jax.lax.with_sharding_constraint(x[:size], batched(self.mesh))
+
+        return jax.tree.map(cut, batch)
+
+    def spread(self, size=None):
+        """Within it, what goes into a module lies over the devices though they don't divide it.
+
+        XLA gives up to spread uneven rows at a reshape that merges them with another dimension
+        (13 windows of 5 frames -> 65 frames): all devices would do the work of all from there on.
+        size: examples in the batch that is worked on; an array of a multiple of so many rows is
+        taken for theirs. Where an array lies changes no value.
+        """
+        size = self.size if size is None else size
+        free = PartitionSpec.UNCONSTRAINED
+
+        def placed(x):
+            if not isinstance(x, jax.Array) or not x.ndim or not len(x) or len(x) % size:
+                return x
+            spec = PartitionSpec(AXIS, *[free] * (x.ndim - 1))
+            return jax.lax.with_sharding_constraint(x, NamedSharding(self.mesh, spec))
+
+        def place(apply, args, kwargs, context):
+            return apply(*map(placed, args), **kwargs)
+
+        return nn.intercept_methods(place)
 
 
 def place(batch, mesh):

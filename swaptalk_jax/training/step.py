@@ -40,8 +40,8 @@ def initial(stage, tx, config, key, batch):
     return TrainState(jnp.zeros((), jnp.int32), params, tx.init(params), ema)
 
 
-def few_a_device(batch_size, config, mesh):
-    """Whether each TPU of the mesh has so few examples that norms have to be fenced.
+def few_a_device(split):
+    """Whether each TPU of a sharding.Split has so few examples that norms have to be fenced.
 
     With fewer than 8 images a device libtpu cuts them into strips, and has each convolution write
     its result and the square of it, in float32, for the norm that follows. A fence between them
@@ -50,8 +50,7 @@ def few_a_device(batch_size, config, mesh):
     68 / 32 GB, 2: 182 / 83, 6: 418 / 217, but 8: 130 / 153, as there are no strips then (libtpu
     0.0.42, launch/plan.py).
     """
-    each = batch_size // config.train.accumulate // mesh.shape[sharding.AXIS]
-    return each < FEW and mesh.devices.flat[0].platform == "tpu"
+    return split.each < FEW and split.mesh.devices.flat[0].platform == "tpu"
 
 
 def fences():
@@ -65,15 +64,23 @@ def fences():
     return nn.intercept_methods(fence)
 
 
-def make_step(stage, tx, config, fenced=False):
+def make_step(stage, tx, config, split):
     """(state, frozen, batch) -> (state, metrics), a pure function; metrics are float32 scalars.
 
-    fenced: with `fences`, which change how it is compiled and nothing that the program says.
+    split: sharding.Split of the batches, which come padded. Where they are uneven or small on the
+    devices, `Split.spread` and `fences` change how it is compiled and nothing that it computes.
     """
+    fenced = few_a_device(split)
 
-    def loss(*args):
-        with fences() if fenced else contextlib.nullcontext():
-            return stage.loss(*args)
+    def loss(params, frozen, batch, *rest):
+        size = len(jax.tree.leaves(batch)[0])
+        uneven = size % split.mesh.shape[sharding.AXIS]
+        with contextlib.ExitStack() as within:
+            if fenced:
+                within.enter_context(fences())
+            if uneven:
+                within.enter_context(split.spread(size))
+            return stage.loss(params, frozen, batch, *rest)
 
     def step(state, frozen, batch):
         rng = jax.random.fold_in(jax.random.key(config.seed), state.step)
@@ -85,7 +92,7 @@ def make_step(stage, tx, config, fenced=False):
             )
             return ({"loss": loss, **metrics}, grads), aux
 
-        (metrics, grads), aux = accumulated(gradients, batch, rng, config.train.accumulate)
+        (metrics, grads), aux = accumulated(gradients, batch, rng, split)
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         params = stage.after_update(params, aux, jax.random.fold_in(rng, 1))
@@ -96,29 +103,56 @@ def make_step(stage, tx, config, fenced=False):
     return step
 
 
-def accumulated(gradients, batch, rng, parts):
-    """Means of a batch's gradients and metrics, computed in `parts` microbatches one by one.
+def accumulated(gradients, batch, rng, split):
+    """Means of a batch's gradients and metrics, computed in microbatches one by one.
 
     gradients: (batch, rng) -> (tree to average, aux); aux: arrays [b ...], which come back for the
-    whole batch, in its order. Microbatch i has the examples i, i + parts ..., so that every device
-    keeps its own ones. A loss that is a mean over examples comes out as without parts; what
-    compares the examples of a batch with one another (InfoNCE, the adversarial weight) sees
-    microbatches, and each has randomness of its own.
+    whole batch, in its order. batch: padded, as `split` (sharding.Split) says. Microbatch i has the
+    examples i, i + parts ..., so that every device keeps its own ones; the first ones have an
+    example more where the batch is no multiple of parts. A mean over examples comes out as without
+    microbatches, as each counts by its size; what compares the examples of a batch with one another
+    (InfoNCE, the adversarial weight) sees microbatches, and each has randomness of its own.
     """
+    parts = split.parts
     if parts == 1:
-        return gradients(batch, rng)
+        return gradients(split.real(batch), rng)
+    cut = jax.tree.map(lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), batch)
+    least, longer = divmod(split.size, parts)
+    means, auxes = [], []
+    for first, end, size in ((0, longer, least + 1), (longer, parts, least)):
+        if first < end:
+            some = jax.tree.map(lambda x: x[first:end], cut)  # noqa: B023
+            mean, aux = _summed(gradients, some, rng, split, first, size)
+            means.append(jax.tree.map(lambda x: x * (size / split.size), mean))  # noqa: B023
+            auxes.append(aux)
+    return jax.tree.map(lambda *x: sum(x), *means), jax.tree.map(_in_order, *auxes)
+
+
+def _summed(gradients, cut, rng, split, first, size):
+    """(sum of gradients, aux [size n ...]) of microbatches [n rows ...] of `size` examples each.
+
+    first: number of the first of them.
+    """
 
     def one(total, part):
         number, batch = part
-        found, aux = gradients(batch, jax.random.fold_in(rng, 2 + number))
+        found, aux = gradients(split.real(batch, size), jax.random.fold_in(rng, 2 + number))
         return jax.tree.map(jnp.add, total, found), aux
 
-    cut = jax.tree.map(lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), batch)
-    shapes, _ = jax.eval_shape(gradients, jax.tree.map(lambda x: x[0], cut), rng)
+    example = jax.tree.map(lambda x: x[0, :size], cut)
+    shapes, _ = jax.eval_shape(gradients, example, rng)
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-    total, aux = jax.lax.scan(one, zeros, (jnp.arange(parts), cut))
-    whole = jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(-1, *x.shape[2:]), aux)
-    return jax.tree.map(lambda x: x / parts, total), whole
+    numbers = first + jnp.arange(len(jax.tree.leaves(cut)[0]))
+    total, aux = jax.lax.scan(one, zeros, (numbers, cut))
+    return total, jax.tree.map(lambda x: x.swapaxes(0, 1), aux)
+
+
+def _in_order(longer, shorter=None):
+    """Arrays [m+1 n ...] and [m k ...] (or one alone) of microbatches -> [b ...] as they came."""
+    if shorter is None:
+        return longer.reshape(-1, *longer.shape[2:])
+    whole = jnp.concatenate([longer[:-1], shorter], axis=1)
+    return jnp.concatenate([whole.reshape(-1, *whole.shape[2:]), longer[-1]])
 
 
 def averaged(state, params, decay):

@@ -107,12 +107,12 @@ def test_shapes_are_as_declared(root, view):
 def test_a_restart_is_a_slice_and_hosts_share_the_batch(root, view):
     whole = batches(root, view, 6)
     assert_same(batches(root, view, 2, step=4), whole[4:])
-    for hosts in (2, 4):
-        parts = [batches(root, view, 6, hosts=hosts, host=h) for h in range(hosts)]
-        rows = zip(*parts, strict=True)  # blocks in the order of hosts are the batch of one host
-        joined = [{k: np.concatenate([part[k] for part in row]) for k in row[0]} for row in rows]
-        assert_same(joined, whole)
-        assert_same(batches(root, view, 2, step=4, hosts=hosts, host=1), parts[1][4:])
+    padded = [{k: v[[0, 1, 2, 3, 3, 3]] for k, v in batch.items()} for batch in whole]
+    for shares in ([[0, 1], [2, 3], [4, 5]], [[0, 5], [1, 2, 3, 4]]):
+        for rows in shares:
+            own = batches(root, view, 6, rows=rows)
+            assert_same(own, [{k: v[rows] for k, v in batch.items()} for batch in padded])
+            assert_same(batches(root, view, 2, step=4, rows=rows), own[4:])
 
 
 def test_workers_do_not_change_the_batches(root):
@@ -168,16 +168,19 @@ def test_evaluation_is_fixed_whatever_the_batch(root, view, hosts):
 
     def examples(size, hosts):
         rows = []
-        parts = [loader.evaluation(config, "train", view, size, 3, hosts, h) for h in range(hosts)]
+        each = -(-size // hosts)  # the last host's share is filled up
+        shares = [range(h * each, (h + 1) * each) for h in range(hosts)]
+        parts = [loader.evaluation(config, "train", view, size, 3, share) for share in shares]
         for step in zip(*parts, strict=True):  # all hosts have the same number of batches
             for batch in step:
-                assert len(batch["mask"]) == size // hosts
-                rows += [{k: v[i] for k, v in batch.items()} for i in range(size // hosts)]
+                assert len(batch["mask"]) == each
+                rows += [{k: v[i] for k, v in batch.items()} for i in range(each)]
         return [row for row in rows if row["mask"]]
 
     once = examples(1, 1)
     assert len(once) == (9 if view == "swaps" else 10)
     assert_same(once, examples(4, hosts))
+    assert_same(once, examples(3, hosts))
 
 
 def test_evaluation_refers_to_the_first_frame_and_pairs_come_in_twos(root):
@@ -195,8 +198,6 @@ def test_what_cannot_be_batched_is_one_clear_line(root):
     assert len(batches(root, "windows", 1, size=16, split="one")[0]["codes"]) == 16
     with pytest.raises(kinds.RecordError, match="16 windows of 5 frames"):
         batches(root, "windows", 1, size=17, split="one")
-    with pytest.raises(ValueError, match="multiple of the hosts"):
-        batches(root, "images", 1, size=3, hosts=2)
     with pytest.raises(ValueError, match="no view 'faces'"):
         batches(root, "faces", 1)
     with pytest.raises(kinds.RecordError, match="4 frames, but a window takes 5"):

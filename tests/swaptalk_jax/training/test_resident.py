@@ -20,7 +20,8 @@ from swaptalk_jax.training.setup import Batches
 root, view, devices = sys.argv[1], sys.argv[2], int(sys.argv[3])
 assert jax.device_count() == devices
 data = {"root": root, "workers": 0, "resident": True}
-c = ConfigDict({"data": data, "train": {"batch_size": 8}, "seed": 3})
+c = ConfigDict({"data": data, "seed": 3})
+c.train = {"batch_size": int(sys.argv[4]), "eval_batch_size": 1, "accumulate": 1}
 mesh = sharding.make_mesh({"data": -1})
 held = Batches(c, view, mesh)
 c.data.resident = False
@@ -69,11 +70,12 @@ SIDES = ("source", "target", "result")
 
 
 @pytest.mark.parametrize(
-    "view, devices", [("pairs", 1), ("pairs", 4), ("windows", 4), ("swaps", 4)]
+    "view, devices, size",
+    [("pairs", 1, 8), ("pairs", 4, 8), ("windows", 4, 7), ("swaps", 4, 3)],
 )
-def test_the_batches_are_those_of_the_streaming_loader(root, view, devices):
+def test_the_batches_are_those_of_the_streaming_loader(root, view, devices, size):
     done = subprocess.run(
-        [sys.executable, "-c", COMPARE, str(root), view, str(devices)],
+        [sys.executable, "-c", COMPARE, str(root), view, str(devices), str(size)],
         cwd=ROOT,
         env=os.environ | {"JAX_NUM_CPU_DEVICES": str(devices), "JAX_PLATFORMS": "cpu"},
         capture_output=True,

@@ -8,7 +8,11 @@ import numpy as np
 import pytest
 
 from swaptalk_jax.models.blocks import ResidualBlock, remat
-from swaptalk_jax.training import step
+from swaptalk_jax.training import sharding, step
+
+
+def split(size, parts):
+    return sharding.Split(size, sharding.make_mesh({"data": -1}), parts)
 
 
 def gradients(weight):
@@ -23,17 +27,19 @@ def gradients(weight):
     return of
 
 
-@pytest.mark.parametrize("parts", [2, 3, 6])
+@pytest.mark.parametrize("parts", [2, 3, 5, 8, 12, 20])
 def test_microbatches_give_the_gradient_of_the_batch_and_aux_in_its_order(parts):
     rng = np.random.default_rng(0)
     batch = {"x": rng.normal(size=(12, 3)), "y": rng.normal(size=12)}
     batch = {k: jnp.asarray(v, jnp.float32) for k, v in batch.items()}
+    padding = split(12, parts).padded - 12
+    padded = {k: jnp.concatenate([v, jnp.repeat(v[-1:], padding, 0)]) for k, v in batch.items()}
     of = gradients(jnp.array([1.0, -2.0, 0.5]))
     key = jax.random.key(0)
-    (metrics, whole), aux = step.accumulated(of, batch, key, 1)
+    (metrics, whole), aux = step.accumulated(of, batch, key, split(12, 1))
     (metrics_of_parts, found), aux_of_parts = jax.jit(
-        lambda batch: step.accumulated(of, batch, key, parts)
-    )(batch)
+        lambda batch: step.accumulated(of, batch, key, split(12, parts))
+    )(padded)
     np.testing.assert_allclose(found, whole, rtol=1e-5)
     np.testing.assert_allclose(metrics_of_parts["loss"], metrics["loss"], rtol=1e-5)
     for name in ("seen", "pairs"):
@@ -44,7 +50,7 @@ def test_each_microbatch_has_its_own_randomness():
     def of(batch, rng):
         return jax.random.normal(rng), {"drawn": jnp.full(len(batch), jax.random.normal(rng))}
 
-    mean, aux = step.accumulated(of, jnp.zeros(6), jax.random.key(1), 3)
+    mean, aux = step.accumulated(of, jnp.zeros(6), jax.random.key(1), split(6, 3))
     drawn = np.asarray(aux["drawn"])
     assert len(set(drawn.tolist())) == 3
     np.testing.assert_allclose(mean, drawn.mean(), rtol=1e-6)
@@ -84,9 +90,7 @@ def test_fences_stand_before_norms_and_change_nothing_else(again):
     "batch, platform, wanted", [(28, "tpu", True), (32, "tpu", False), (28, "gpu", False)]
 )
 def test_norms_are_fenced_for_few_images_on_each_tpu(batch, platform, wanted):
-    config = types.SimpleNamespace(train=types.SimpleNamespace(accumulate=1))
     device = types.SimpleNamespace(platform=platform)
     mesh = types.SimpleNamespace(shape={"data": 4}, devices=np.array([device] * 4))
-    assert step.few_a_device(batch, config, mesh) is wanted
-    config.train.accumulate = 2
-    assert step.few_a_device(2 * batch, config, mesh) is wanted
+    assert step.few_a_device(sharding.Split(batch, mesh)) is wanted
+    assert step.few_a_device(sharding.Split(2 * batch, mesh, 2)) is wanted

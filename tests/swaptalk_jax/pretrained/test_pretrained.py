@@ -27,7 +27,7 @@ from swaptalk_jax.models.public.iresnet import ARCFACE_BOX
 from swaptalk_jax.models.registry import build
 from swaptalk_jax.pretrained import __main__ as command
 from swaptalk_jax.pretrained import arcface, mobilefacenet, registries, sface
-from swaptalk_jax.pretrained.formats import graphs
+from swaptalk_jax.pretrained.formats import onnx_file, tflite_file
 from swaptalk_jax.training import checkpoints
 from swaptalk_jax.weights import bundle, finished, store
 
@@ -210,7 +210,10 @@ def test_wrong_files_are_refused_in_one_line(exports, tiny_tflite, tmp_path):
 
 
 def test_every_cut_of_a_file_is_refused_or_read_without_a_traceback(exports, tiny_tflite, tmp_path):
-    for read, path in ((graphs.onnx, exports["int8"][1]), (graphs.tflite, tiny_tflite)):
+    for read, path in (
+        (onnx_file.read_graph, exports["int8"][1]),
+        (tflite_file.read_graph, tiny_tflite),
+    ):
         data, rng = path.read_bytes(), np.random.default_rng(5)
         for _ in range(60):
             broken = bytearray(data[: rng.integers(8, len(data))])
@@ -235,7 +238,7 @@ def test_weights_in_another_file_are_asked_for_inside(tmp_path):
         model, tmp_path / "m", save_as_external_data=True, location="weights", size_threshold=0
     )
     with pytest.raises(errors.CheckpointError, match="keeps its weights in another file"):
-        graphs.onnx(tmp_path / "m")
+        onnx_file.read_graph(tmp_path / "m")
 
 
 # The command.

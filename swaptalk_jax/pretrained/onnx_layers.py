@@ -63,8 +63,8 @@ def _layer(path, node, inputs, constants):
         kind, values = "dense", _dense(kernel, *weights[1:])
     elif node.op == "MatMul" and weights:
         kind, values = "dense", _dense(*weights)
-    elif node.op == "BatchNormalization":
-        gamma, beta, mean, var = (weight.reshape(-1) for weight in weights)
+    elif node.op == "BatchNormalization" and all(weight.ndim == 1 for weight in weights):
+        gamma, beta, mean, var = weights
         scale = gamma / np.sqrt(var + attributes.get("epsilon", 1e-5))
         kind, values = "affine", {"scale": scale, "shift": beta - mean * scale}
     elif node.op == "PRelu":

@@ -37,7 +37,7 @@ def reading(path, kind, largest=LARGEST):
                 raise CheckpointError("cannot be read (not a plain file)")
             if size(file) > largest:
                 raise CheckpointError(
-                    f"has {size(file) / 2**30:.1f} GiB, too large for a {kind} that is read here "
+                    f"has {size(file) / 2**30:.1f} GiB, too large for what is read here as {kind} "
                     f"(at most {largest / 2**30:g} GiB)"
                 )
             yield file

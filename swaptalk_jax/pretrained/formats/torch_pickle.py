@@ -157,7 +157,13 @@ class _Reader(pickle.Unpickler):
         )
 
     def persistent_load(self, pid):
-        """What a persistent id stands for: ("storage", class, key, device, count, [view])."""
+        """What a persistent id stands for.
+
+        It is ("storage", class, key, device, count, [view]), or ("module", class, file, source) of
+        the format before torch 1.6.
+        """
+        if isinstance(pid, tuple) and pid[0] == "module":
+            return Placeholder
         if not isinstance(pid, tuple) or pid[0] != "storage":
             raise ValueError("a persistent id that is no storage")
         _, kind, key, _, count, *view = pid

@@ -19,6 +19,7 @@ import jax
 from data_pipelines.command import Parser
 from swaptalk_jax import command, errors
 from swaptalk_jax.pretrained import networks, registries
+from swaptalk_jax.pretrained.formats import bounds
 from swaptalk_jax.weights import store
 
 OUT = "runs/pretrained"
@@ -34,15 +35,17 @@ def install(network, file, out):
     except errors.CheckpointError:
         raise
     # Whatever a strange graph leads to, the user learns which file it was.
-    except (ValueError, TypeError, LookupError, ArithmeticError) as error:
+    except bounds.NONSENSE as error:
+        what = f"{type(error).__name__}: {bounds.line(error)}"
         raise errors.CheckpointError(
-            f"{file}: cannot be read as {network.name} ({type(error).__name__}: {error}); "
-            f"wanted is {network.original}"
+            f"{file}: cannot be read as {network.name} ({what}); wanted is {network.original}"
         ) from error
+    with open(file, "rb") as content:
+        digest = hashlib.file_digest(content, "sha256").hexdigest()
     source = {
         "name": network.title,
         "file": Path(file).name,
-        "sha256": hashlib.sha256(Path(file).read_bytes()).hexdigest(),
+        "sha256": digest,
         "licence": network.licence,
     }
     config = {

@@ -1,7 +1,7 @@
 """ArcFace's iResNet from insightface's ONNX files, BatchNorms folded by the export or not."""
 
 from swaptalk_jax.models.public.iresnet import IResNet
-from swaptalk_jax.pretrained import PublicNetwork, layers
+from swaptalk_jax.pretrained import PublicNetwork, layers, onnx_layers
 
 
 def read(path):
@@ -9,7 +9,7 @@ def read(path):
 
     Raises CheckpointError, one line, for other files.
     """
-    net, params, stages = layers.onnx(path), {}, []
+    net, params, stages = onnx_layers.read(path), {}, []
     pixels = net.pixels()
     params["stem"], _ = net.conv()
     params["stem"]["kernel"] *= pixels

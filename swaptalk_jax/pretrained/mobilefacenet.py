@@ -3,7 +3,7 @@
 import math
 
 from swaptalk_jax.models.public.mobile_faces import MobileFaceNet
-from swaptalk_jax.pretrained import PublicNetwork, PublicPackage, layers
+from swaptalk_jax.pretrained import PublicNetwork, PublicPackage, layers, tflite_layers
 
 # Pixels are fed as (x - 127.5) / 128 (the package's own MyUtil.kt); ours are (x - 127.5) / 127.5.
 PIXELS = 127.5 / 128
@@ -14,7 +14,7 @@ def read(path):
 
     Raises CheckpointError, one line, for other files.
     """
-    net, params, blocks = layers.tflite(path), {}, []
+    net, params, blocks = tflite_layers.read(path), {}, []
     params["stem"], _ = net.conv()
     params["stem"]["kernel"] *= PIXELS
     params["stem_depthwise"], _ = net.conv()

@@ -3,7 +3,7 @@
 import math
 
 from swaptalk_jax.models.public.mobile_faces import SFace
-from swaptalk_jax.pretrained import PublicNetwork, PublicPackage, layers
+from swaptalk_jax.pretrained import PublicNetwork, PublicPackage, layers, onnx_layers
 
 
 def read(path):
@@ -11,7 +11,7 @@ def read(path):
 
     Raises CheckpointError, one line, for other files.
     """
-    net = layers.onnx(path)
+    net = onnx_layers.read(path)
     pixels, params, blocks = net.pixels(), {}, []
     params["stem"], _ = net.conv()
     params["stem"]["kernel"] *= pixels

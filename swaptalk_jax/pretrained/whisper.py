@@ -1,13 +1,11 @@
 """Whisper's audio encoder, from OpenAI's files, transformers' or CTranslate2's."""
 
-from pathlib import Path
-
 import numpy as np
 
 from swaptalk_jax.errors import CheckpointError
 from swaptalk_jax.models.public.whisper import positions
 from swaptalk_jax.pretrained import PublicNetwork, PublicPackage
-from swaptalk_jax.pretrained.formats import ctranslate2, torch_file
+from swaptalk_jax.pretrained.formats import bounds, ctranslate2, torch_file
 from swaptalk_jax.pretrained.transformer import block, conv, count, norm
 
 # Our name of a layer -> theirs, below "encoder." and, for the first seven, the block's prefix.
@@ -101,11 +99,8 @@ def read(path):
 
 def _tensors(path):
     """{name: array}, CTranslate2's under OpenAI's names."""
-    try:
-        with Path(path).open("rb") as file:
-            start = file.read(4)
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
+    with bounds.reading(path, "torch, safetensors or CTranslate2 file") as file:
+        start = file.read(4)
     if int.from_bytes(start, "little") not in ctranslate2.VERSIONS:
         return torch_file.read_tensors(path)
     tensors = {}

@@ -7,12 +7,11 @@ and pairs of names, the new one and the variable that it stands for.
 """
 
 import struct
-from pathlib import Path
 
 import ml_dtypes
 import numpy as np
 
-from swaptalk_jax.errors import CheckpointError
+from swaptalk_jax.pretrained.formats import bounds
 
 VERSIONS = (5, 6)
 DTYPES = (np.float32, np.int8, np.int16, np.int32, np.float16, ml_dtypes.bfloat16)
@@ -23,37 +22,32 @@ def read(path):
 
     Raises CheckpointError: not such a file, cut off, or of another version.
     """
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
-    try:
-        return _Reader(data).tensors()
-    except (struct.error, ValueError, IndexError) as error:
-        raise CheckpointError(
-            f"{path}: is not a whole CTranslate2 model ({error}); get the file again"
-        ) from error
+    with bounds.reading(path, "CTranslate2 model") as file:
+        data = file.read()
+        tensors = _Reader(data).tensors()
+        bounds.check_sharing(sum(x.nbytes for x in tensors.values()), len(data))
+        return tensors
 
 
 class _Reader:
     """A position in the file's bytes."""
 
     def __init__(self, data):
-        self.data, self.at = data, 0
+        self.data, self.at = memoryview(data), 0
 
     def tensors(self):
         version = self._number("I")
         if version not in VERSIONS:
-            raise ValueError(f"binary version {version}, known are 5 and 6")
+            raise ValueError(f"binary version {version}, read are 5 and 6")
         self._name()
         self._number("I")  # revision of the specification
-        found = dict(self._variable() for _ in range(self._number("I")))
+        variables = dict(self._variable() for _ in range(self._number("I")))
         for _ in range(self._number("I")):
             alias, name = self._name(), self._name()
-            if name not in found:
+            if name not in variables:
                 raise ValueError(f"{alias} stands for {name}, which is absent")
-            found[alias] = found[name]
-        return found
+            variables[alias] = variables[name]
+        return variables
 
     def _variable(self):
         name = self._name()
@@ -63,7 +57,7 @@ class _Reader:
         return name, np.frombuffer(block, dtype).reshape(shape)
 
     def _name(self):
-        return self._bytes(self._number("H")).rstrip(b"\0").decode()
+        return bytes(self._bytes(self._number("H"))).rstrip(b"\0").decode()
 
     def _number(self, kind):
         size = struct.calcsize(kind)

@@ -1,20 +1,21 @@
 """Tensors of a torch file (.pth .pt .ckpt .bin) or of a safetensors file, as NumPy arrays.
 
-Nothing that a file holds is run: see torch_pickle.py.
+Nothing that a file holds is run: see torch_pickle.py. The file is never larger in memory than on
+disk by more than a few times: see bounds.py.
 """
 
 import io
 import json
 import math
 import zipfile
-import zlib
 from pathlib import Path
 
 import ml_dtypes
 import numpy as np
 
 from swaptalk_jax.errors import CheckpointError
-from swaptalk_jax.pretrained.formats.torch_pickle import Tensor, walk
+from swaptalk_jax.pretrained.formats import bounds
+from swaptalk_jax.pretrained.formats.torch_pickle import Tensor, read_pickle
 
 SAFETENSORS = {
     "BF16": ml_dtypes.bfloat16,
@@ -25,7 +26,7 @@ SAFETENSORS = {
     "U8": np.uint8,
 }
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # first pickle of what torch.save wrote before 1.6
-# A pickle of n bytes can name 2^n things, one inside the other; no checkpoint has as many as this.
+# A pickle of n bytes can name 2^n things, one inside the other. No checkpoint has this many.
 NODES, DEPTH = 1_000_000, 32
 
 
@@ -41,26 +42,13 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
     safetensors. Raises CheckpointError where the file is missing, damaged, of another format or
     holds no tensor.
     """
-    path = Path(path)
-    try:
-        with path.open("rb") as file:
-            tensors = _read(file)
+    with bounds.reading(path, "torch or safetensors file") as file:
+        tensors = _read(file)
         if not tensors:
             raise CheckpointError(
                 "holds no tensors; modules pickled whole aren't read, save a module's state_dict()"
             )
         return tensors
-    except CheckpointError as error:
-        raise CheckpointError(f"{path}: {error}") from error
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from error
-    # What the stack machine, zipfile and NumPy say of bytes that make no sense.
-    except (
-        *(ArithmeticError, AttributeError, LookupError, MemoryError, TypeError, ValueError),
-        *(EOFError, RuntimeError, zipfile.BadZipFile, zlib.error),
-    ) as error:
-        what = f"{type(error).__name__}: {str(error)[:100]}"
-        raise CheckpointError(f"{path}: damaged or cut off, get it again ({what})") from error
 
 
 def _read(file):
@@ -88,35 +76,41 @@ def _read_zip(file):
         root = pickles[0].removesuffix("data.pkl")
         if f"{root}byteorder" in names and archive.read(f"{root}byteorder") != b"little":
             raise CheckpointError("from a big-endian machine; save it as safetensors there")
-        tree, _ = walk(io.BytesIO(archive.read(pickles[0])))
-        return _tensors(tree, lambda storage: archive.read(f"{root}data/{storage.key}"))
+        tree, _ = read_pickle(io.BytesIO(archive.read(pickles[0])))
+        return _tensors(
+            tree, lambda storage: archive.read(f"{root}data/{storage.key}"), bounds.size(file)
+        )
 
 
 def _read_legacy(file):
     """The older format: five pickles (the fourth is the content), then each storage's values."""
-    magic, _ = walk(file)
+    content = file.read()
+    file = io.BytesIO(content)
+    magic, _ = read_pickle(file)
     if magic != LEGACY_MAGIC:
         raise CheckpointError("a pickle, but not one of torch.save")
-    walk(file)  # version of the protocol
-    machine, _ = walk(file)
+    read_pickle(file)  # version of the protocol
+    machine, _ = read_pickle(file)
     if not machine["little_endian"]:
         raise CheckpointError("from a big-endian machine; save it as safetensors there")
-    (tree, storages), (keys, _) = walk(file), walk(file)
+    (tree, storages), (keys, _) = read_pickle(file), read_pickle(file)
     places = {}
     for key in keys:
         storage = storages[key]
         if storage.dtype is None:
-            raise CheckpointError(f"storage {key} is of a kind that isn't read (quantised?)")
+            raise CheckpointError(
+                f"storage {bounds.line(key)} is of a kind that isn't read (quantised?)"
+            )
         if int.from_bytes(file.read(8), "little") != storage.count:
-            raise CheckpointError(f"damaged: storage {key} is not of its stated size")
+            raise CheckpointError(f"damaged: storage {bounds.line(key)} is not of its stated size")
         places[key] = file.tell()
         file.seek(storage.count * storage.dtype.itemsize, io.SEEK_CUR)
 
     def data(storage):
-        file.seek(places[storage.key])
-        return file.read(storage.count * storage.dtype.itemsize)
+        start = places[storage.key]
+        return memoryview(content)[start : start + storage.count * storage.dtype.itemsize]
 
-    return _tensors(tree, data)
+    return _tensors(tree, data, len(content))
 
 
 def _read_safetensors(file):
@@ -124,42 +118,55 @@ def _read_safetensors(file):
     length = int.from_bytes(file.read(8), "little")
     header = json.loads(file.read(min(length, 100_000_000)))
     header.pop("__metadata__", None)
-    tensors = {}
+    tensors, held, whole = {}, 0, bounds.size(file)
     for name, entry in header.items():
         if entry["dtype"] not in SAFETENSORS:
-            raise CheckpointError(f"tensor {name} has dtype {entry['dtype']}, which isn't read")
+            raise CheckpointError(
+                f"tensor {bounds.line(name)} has dtype {bounds.line(entry['dtype'])}, which isn't "
+                "read"
+            )
         dtype, shape = np.dtype(SAFETENSORS[entry["dtype"]]), entry["shape"]
         begin, end = entry["data_offsets"]
-        if begin < 0 or end - begin != math.prod(shape) * dtype.itemsize:
-            raise CheckpointError(f"damaged: tensor {name} does not fill its place")
+        held += end - begin
+        if begin < 0 or end - begin != math.prod(shape) * dtype.itemsize or held > whole:
+            raise CheckpointError(f"damaged: tensor {bounds.line(name)} does not fill its place")
         file.seek(8 + length + begin)
         tensors[name] = _plain(np.frombuffer(file.read(end - begin), dtype).reshape(shape))
     return tensors
 
 
-def _tensors(tree, data):
-    """{name: array} of the Tensors in a tree; data(storage) -> the bytes of its values."""
-    known, tensors = {}, {}
+def _tensors(tree, data, whole):
+    """{name: array} of the Tensors in a tree.
+
+    data: storage -> the bytes of its values. whole: bytes of the file.
+    """
+    storages, tensors, held, filled = {}, {}, 0, 0
     for name, tensor in _leaves(tree):
-        storage = tensor.storage
-        if storage.key not in known:
-            known[storage.key] = data(storage)
-            if len(known[storage.key]) != storage.count * storage.dtype.itemsize:
-                raise CheckpointError(f"damaged: storage {storage.key} is not of its stated size")
-        width = tensor.dtype.itemsize
-        if 0 in tensor.shape:
-            tensors[name] = np.zeros(tensor.shape, tensor.dtype)
-            continue
-        last = sum((n - 1) * step for n, step in zip(tensor.shape, tensor.strides, strict=True))
-        if (tensor.offset + last + 1) * width > len(known[storage.key]):
-            raise CheckpointError(f"damaged: tensor {name} reaches beyond its storage")
-        strides = tuple(step * width for step in tensor.strides)
-        tensors[name] = _plain(
-            np.ndarray(
-                tensor.shape, tensor.dtype, known[storage.key], tensor.offset * width, strides
-            )
-        )
-    return tensors
+        key = tensor.storage.key
+        if key not in storages:
+            storages[key] = data(tensor.storage)
+            held += len(storages[key])
+            stated = tensor.storage.count * tensor.storage.dtype.itemsize
+            if len(storages[key]) != stated or held > whole:
+                raise CheckpointError(
+                    f"damaged: storage {bounds.line(key)} is not of its stated size"
+                )
+        tensors[name] = _view(name, tensor, storages[key])
+        filled += tensors[name].nbytes
+        bounds.check_sharing(filled, whole)
+    return {name: _plain(tensor) for name, tensor in tensors.items()}
+
+
+def _view(name, tensor, values):
+    """The array that a Tensor is of its storage's bytes."""
+    if 0 in tensor.shape:
+        return np.zeros(tensor.shape, tensor.dtype)
+    width = tensor.dtype.itemsize
+    last = sum((n - 1) * step for n, step in zip(tensor.shape, tensor.strides, strict=True))
+    if (tensor.offset + last + 1) * width > len(values):
+        raise CheckpointError(f"damaged: tensor {bounds.line(name)} reaches beyond its storage")
+    strides = tuple(step * width for step in tensor.strides)
+    return np.ndarray(tensor.shape, tensor.dtype, values, tensor.offset * width, strides)
 
 
 def _leaves(tree):
@@ -167,14 +174,16 @@ def _leaves(tree):
     todo, count = [((), tree)], 0
     while todo:
         path, node = todo.pop()
-        count += 1
-        if count > NODES or len(path) > DEPTH:
-            raise CheckpointError("nested too deeply, or in itself, to be a checkpoint")
         if isinstance(node, Tensor):
             yield "/".join(path), node
         elif isinstance(node, dict | list | tuple):
             items = node.items() if isinstance(node, dict) else enumerate(node)
-            todo += [((*path, str(key)), value) for key, value in items][::-1]
+            count += len(node)
+            if count > NODES or len(path) == DEPTH:
+                raise CheckpointError("nested too deeply, or in itself, to be a checkpoint")
+            # Only strings and integers name anything.
+            children = [((*path, str(k)), v) for k, v in items if isinstance(k, str | int)]
+            todo += children[::-1]
 
 
 def _plain(array):

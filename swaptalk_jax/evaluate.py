@@ -8,6 +8,7 @@ Writes evaluation.json (all numbers), report.html (numbers, pictures, loss curve
 What a number means stands in measures.py.
 """
 
+import dataclasses
 import json
 import operator
 import time
@@ -62,6 +63,7 @@ def evaluate(pipe, data, codes):
         "passed": all(check["passed"] for check in checked.values()),
         "examples": examples,
         "bundle": {k: pipe.config[k] for k in ("size", "image_size", "vqgan", "model", "steps")},
+        "rules": dataclasses.asdict(pipe.rules),
         "seconds": round(time.monotonic() - began, 1),
     }, pictures
 
@@ -79,6 +81,7 @@ def main(_):
     out = Path(c.out)
     try:
         pipe = swaptalk.SwapTalk(c.bundle, c.batch_size)
+        pipe.rules = pipe.rules.changed(c.warp, c.quantize)
         evaluation, pictures = evaluate(pipe, c.data, c.codes)
         files.replace(out / "evaluation.json", json.dumps(evaluation, indent=1).encode())
         page = report.page(evaluation, pictures, Path(c.workdir or out), c.clip)
@@ -105,6 +108,8 @@ if __name__ == "__main__":
     flags.DEFINE_string("workdir", None, "Folder of the stages' runs, for curves; default: --out.")
     flags.DEFINE_string("clip", None, "A video to show in the report, as infer writes it.")
     flags.DEFINE_bool("require", False, "Exit with 1 where a number misses its bound.")
+    flags.DEFINE_enum(*swaptalk.WARP_FLAG)
+    flags.DEFINE_enum(*swaptalk.QUANTIZE_FLAG)
     flags.DEFINE_integer("batch_size", 16, "Examples that are worked on at once.", lower_bound=1)
     flags.mark_flags_as_required(["bundle", "data", "codes", "out"])
     app.run(main)

@@ -10,7 +10,7 @@ import jax
 from absl import app, flags
 
 from data_pipelines.records import kinds
-from swaptalk_jax import command, errors
+from swaptalk_jax import command, errors, stages
 from swaptalk_jax.weights.bundle import NOTICE, export
 
 
@@ -19,7 +19,7 @@ def main(_):
     command.quiet()
     jax.config.update("jax_platforms", "cpu")  # nothing is computed; leave accelerators to others
     try:
-        config = export(flags.FLAGS.workdir, flags.FLAGS.out)
+        config = export(flags.FLAGS.workdir, flags.FLAGS.out, stages.bundled())
     except (errors.CheckpointError, kinds.RecordError) as error:
         raise SystemExit(f"[export] {error}") from error
     steps = "  ".join(f"{stage} {count}" for stage, count in config["steps"].items())

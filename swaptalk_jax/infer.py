@@ -26,7 +26,8 @@ def main(_):
 
     try:
         pipe = swaptalk.SwapTalk(c.bundle, c.batch_size)
-        made = infer(pipe, c.source, c.target, c.out, c.audio, c.mode, c.warp, c.quantize, report)
+        rules = pipe.rules.changed(c.warp, c.quantize)
+        made = infer(pipe, c.source, c.target, c.out, c.audio, c.mode, rules, report)
     except (errors.CheckpointError, MediaError, ImportError) as error:
         raise SystemExit(f"[infer] {error}") from error
     except KeyboardInterrupt:
@@ -46,8 +47,8 @@ if __name__ == "__main__":
     flags.DEFINE_string("audio", None, "What is said: any file with sound; default: the target's.")
     flags.DEFINE_string("out", None, "The .mp4 to write.")
     flags.DEFINE_enum("mode", "auto", ["auto", "self", "cross"], "Lips of the first or each frame.")
-    flags.DEFINE_enum("warp", "auto", ["auto", "never"], "never: the paper's rule.")
-    flags.DEFINE_bool("quantize", True, "Put the swapped face on codes before its lips are made.")
+    flags.DEFINE_enum(*swaptalk.WARP_FLAG)
+    flags.DEFINE_enum(*swaptalk.QUANTIZE_FLAG)
     flags.DEFINE_integer("batch_size", 16, "Frames that are worked on at once.", lower_bound=1)
     flags.mark_flags_as_required(["bundle", "source", "target", "out"])
     app.run(main)

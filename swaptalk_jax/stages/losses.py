@@ -102,7 +102,7 @@ def sync(cosine):
     """
     bound = 1.0 / STEEPEST
     tangent = jnp.log(STEEPEST) + STEEPEST * (bound - cosine)
-    return jnp.where(cosine > bound, -jnp.log(jnp.clip(cosine, bound, 1.0)), tangent)
+    return jnp.where(cosine > bound, -jnp.log(jnp.maximum(cosine, bound)), tangent)
 
 
 def sync_classification(video, audio, label):

@@ -72,8 +72,10 @@ def forget(tx, state, params, renewed):
     whole = unflatten_dict({path: masks.get(path, False) for path in flatten_dict(params)})
 
     def cleared(moment, mask):
-        if mask is False:
+        if mask is False or isinstance(moment, optax.MaskedNode):  # of another group
             return moment
         return jnp.where(mask.reshape(-1, *[1] * (moment.ndim - 1)), 0.0, moment)
 
-    return optax.tree.map_params(tx, cleared, state, whole)
+    return optax.tree.map_params(
+        tx, cleared, state, whole, is_leaf=lambda x: isinstance(x, optax.MaskedNode)
+    )

@@ -12,7 +12,7 @@ from swaptalk_jax import backend, errors, stages
 from swaptalk_jax.costs import count
 from swaptalk_jax.training import checkpoints, optim, processes, resident, sharding
 from swaptalk_jax.training.step import few_a_device, initial, make_step
-from swaptalk_jax.weights import finished, provenance
+from swaptalk_jax.weights import encoded, finished
 
 
 class Batches:
@@ -70,8 +70,8 @@ class Trainer:
         self.shapes = jax.eval_shape(self._init, self.example)
         self.layout = sharding.layout(self.mesh, self.shapes, config.sharding)
         frozen = {slot: network.params() for slot, network in self.stage.networks.items()}
-        self.vqgan_fingerprint = provenance.check_codes(config, self.stage.view, frozen)
-        self.sound_fingerprint = provenance.check_sound(config, self.stage.view)
+        self.vqgan_fingerprint = encoded.check_codes(config, self.stage.view, frozen)
+        self.sound_fingerprint = encoded.check_sound(config, self.stage.view)
         self.frozen = jax.device_put(frozen, self.everywhere)
         self.step = None
         whole = {"out_shardings": self.everywhere}  # so that every host can read the results

@@ -3,7 +3,7 @@
     python -m swaptalk_jax.train --config=configs/swap.py
 
 Needs: code shards with triples (swaptalk_jax.encode), the VQGAN, the recogniser. Parameters at the
-paper's size: swap 26.0 M.
+paper's size: swap 26.1 M.
 Tiny, unseen people: identity retrieval 1.0, 21.3 dB (unchanged target 16.3).
 """
 

@@ -2,7 +2,7 @@
 
     python -m swaptalk_jax.train --config=configs/sync.py
 
-Parameters at the paper's size: warp 10.5 M, unet 213.8 M.
+Parameters at the paper's size: warp 9.5 M, unet 213.3 M.
 Tiny, unseen people: mouth error ratio 0.45.
 Needs: code shards (swaptalk_jax.encode), the VQGAN, the expert. The swap module is no input of
 this training but of what follows it, so `:tiny` builds it on the way.

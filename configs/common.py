@@ -10,6 +10,8 @@ Sizes are other numbers for the same code:
 
 from ml_collections import ConfigDict
 
+from swaptalk_jax.models import registry
+
 IMAGE_SIZE = {"paper": 512, "small": 128, "tiny": 64, "micro": 32}
 
 
@@ -71,6 +73,11 @@ def config(stage, size):
     c.build_upstream = size in ("tiny", "micro")
     c.upstream = ()
     return c
+
+
+def complete(c):
+    """Gives c.model every field of its networks, at its default where the config sets none."""
+    c.model = {slot: registry.section(slot, **fields) for slot, fields in c.model.items()}
 
 
 def adam(lr, b1=0.9, b2=0.999, warmup=0, clip=0.0, decay=False):

@@ -23,6 +23,7 @@ def get_config(size=""):
             "micro": net(width=8, multipliers=(1, 2), audio_width=16, embed_dim=16),
         }[size]
     }
+    common.complete(c)
     # InfoNCE beside the cross-entropy (0: the paper's training). Tiny, 240 of 360 steps, unseen
     # people, an earlier VQGAN's codes: accuracy 0.86 with it, 0.79 without.
     c.loss = {"contrast": 0.0 if size == "paper" else 0.5}

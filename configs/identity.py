@@ -25,6 +25,7 @@ def get_config(size=""):
             "micro": {"stages": (1, 1), "width": 8, "embed_dim": 16, "input_size": 24} | INNER,
         }[size]
     }
+    common.complete(c)
     c.loss = {"margin": 0.5 if size == "paper" else 0.3, "scale": 64.0 if size == "paper" else 24.0}
     c.optimizer.default = common.adam(1e-3, warmup=50, clip=1.0, decay=True)
     c.train.update(

@@ -45,6 +45,7 @@ def get_config(size=""):
             "micro": {"width": 8, "layers": 1},
         }[size],
     }
+    common.complete(c)
     steps = {"paper": 500_000, "small": 1200, "tiny": 300, "micro": 4}[size]
     c.loss = loss(size, steps)
     c.optimizer = {

@@ -18,6 +18,7 @@ from swaptalk_jax.inference import swaptalk
 def main(c):
     """Measures, writes and tells; c: the flags' values. Returns the exit code."""
     pipe = swaptalk.SwapTalk(c.bundle, c.batch_size)
+    pipe.rules = pipe.rules.changed(c.warp, c.quantize)
     found, pictures = evaluation.evaluate(pipe, c.data, c.codes)
     evaluation.write(found, pictures, c.out, c.workdir, c.clip)
     for line in evaluation.lines(found):
@@ -34,6 +35,8 @@ if __name__ == "__main__":
     flags.DEFINE_string("workdir", None, "Folder of the stages' runs, for curves; default: --out.")
     flags.DEFINE_string("clip", None, "A video to show in the report, as infer writes it.")
     flags.DEFINE_bool("require", False, "Exit with 1 where a number misses its bound.")
+    flags.DEFINE_enum(*swaptalk.WARP_FLAG)
+    flags.DEFINE_enum(*swaptalk.QUANTIZE_FLAG)
     flags.DEFINE_integer("batch_size", 16, "Examples that are worked on at once.", lower_bound=1)
     flags.mark_flags_as_required(["bundle", "data", "codes", "out"])
     command.start("evaluate", main)

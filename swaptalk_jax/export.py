@@ -9,14 +9,14 @@ the features of sound, it is part of the bundle.
 import jax
 from absl import flags
 
-from swaptalk_jax import command
+from swaptalk_jax import command, stages
 from swaptalk_jax.weights.bundle import NOTICE, export
 
 
 def main(values):
     """Writes the bundle and tells what is in it."""
     jax.config.update("jax_platforms", "cpu")  # nothing is computed; leave accelerators to others
-    config = export(values.workdir, values.out)
+    config = export(values.workdir, values.out, stages.bundled())
     steps = "  ".join(f"{stage} {count}" for stage, count in config["steps"].items())
     print(f"[export] {values.out}: {config['image_size']} px, VQGAN {config['vqgan']}; {steps}")
     print(f"[export] {NOTICE}")

@@ -23,7 +23,8 @@ def report(line):
 def main(c):
     """Writes the video and tells what became of it; c: the flags' values."""
     pipe = swaptalk.SwapTalk(c.bundle, c.batch_size)
-    made = infer(pipe, c.source, c.target, c.out, c.audio, c.mode, c.warp, c.quantize, report)
+    rules = pipe.rules.changed(c.warp, c.quantize)
+    made = infer(pipe, c.source, c.target, c.out, c.audio, c.mode, rules, report)
     seconds = float(made.frames / made.fps)
     report(f"{c.out}: {made.frames} frames at {float(made.fps):.5g} fps ({seconds:.2f} s)")
     if made.without_face:
@@ -38,8 +39,8 @@ if __name__ == "__main__":
     flags.DEFINE_string("audio", None, "What is said: any file with sound; default: the target's.")
     flags.DEFINE_string("out", None, "The .mp4 to write.")
     flags.DEFINE_enum("mode", "auto", ["auto", "self", "cross"], "Lips of the first or each frame.")
-    flags.DEFINE_enum("warp", "auto", ["auto", "never"], "never: the paper's rule.")
-    flags.DEFINE_bool("quantize", True, "Put the swapped face on codes before its lips are made.")
+    flags.DEFINE_enum(*swaptalk.WARP_FLAG)
+    flags.DEFINE_enum(*swaptalk.QUANTIZE_FLAG)
     flags.DEFINE_integer("batch_size", 16, "Frames that are worked on at once.", lower_bound=1)
     flags.mark_flags_as_required(["bundle", "source", "target", "out"])
     command.start("infer", main, stopped="stopped; nothing was written")

@@ -7,6 +7,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from swaptalk_jax import stages as declared
 from swaptalk_jax.inference import swaptalk
 from swaptalk_jax.models import registry
 from swaptalk_jax.sound import Features
@@ -18,10 +19,10 @@ MODEL = {
     "recogniser": dict(stages=[1], width=4, embed_dim=8, input_size=8),
     "expert": dict(width=4, multipliers=[1], audio_width=8, audio_blocks=1, embed_dim=8),
     "swap": dict(blocks=1, width=8, heads=2, ffn_width=8, embed_dim=4, grid=list(GRID)),
-    "warp": dict(width=4, depth=1),
+    "warp": dict(width=4, depth=1, attention=True),
     "unet": dict(
         width=8, multipliers=[1], blocks=1, attention_levels=[], heads=1, context_width=8,
-        embed_dim=4,
+        embed_dim=4, groups=0, residual=True,
     ),
 }  # fmt: skip
 DATA = dict(features="log_mel", context=2, window=5)
@@ -52,7 +53,7 @@ def parameters(name, seed=0):
 
 def train(workdir, seed=0, stages=("vqgan", "identity", "expert", "swap", "sync")):
     """Leaves below workdir what five finished trainings would leave."""
-    for stage, networks in bundle.FILES.values():
+    for stage, networks in declared.bundled().values():
         if stage not in stages:
             continue
         config = {
@@ -75,7 +76,7 @@ def folder():
     """The bundle's folder, made once in a session; never write into it."""
     root = Path(_folder().name)
     train(root / "runs")
-    bundle.export(root / "runs", root / "bundle")
+    bundle.export(root / "runs", root / "bundle", declared.bundled())
     return root / "bundle"
 
 

@@ -69,6 +69,10 @@ def opened(config: Mapping[str, Any], split: str, view: str) -> list[tuple[Any, 
     return result
 
 
-def classes(config: Mapping[str, Any]) -> int:
-    """How many identities the frames of all roots have together; raises as `weighted`."""
-    return sum(len(reader.metadata(root, "frames")["identities"]) for root, _ in weighted(config))
+def metadata(config: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    """Metadata of a kind of `data.root`, with the identities of all roots, in order.
+
+    Raises RecordError as `weighted`.
+    """
+    several = [reader.metadata(root, kind) for root, _ in weighted(config)]
+    return several[0] | {"identities": [name for one in several for name in one["identities"]]}

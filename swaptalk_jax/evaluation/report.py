@@ -12,7 +12,6 @@ from data_pipelines.html import markup
 from swaptalk_jax.weights.bundle import NOTICE
 
 EMBEDDED = 8 << 20  # bytes of a clip that are put into the page; a larger one is linked
-STAGES = ("identity", "vqgan", "expert", "swap", "sync")
 MEANING = {
     "vqgan/psnr": "Reconstruction of a frame through its codes, dB",
     "vqgan/codes_used_upper": "Codes in use, upper half of the face",
@@ -47,7 +46,7 @@ def page(evaluation, pictures, workdir, clip=None):
         _swaps(pictures.get("swap", ())),
         _strips(pictures.get("sync", ())),
         _reconstructions(pictures.get("reconstruction", ())),
-        _curves(workdir),
+        _curves(workdir, bundle["steps"]),
         _numbers(evaluation),
     ]
     return markup.page("SwapTalk: evaluation", sections, STYLE)
@@ -132,12 +131,12 @@ def _reconstructions(pairs):
     )
 
 
-def _curves(workdir):
-    """Small charts of every stage's metrics.jsonl below workdir."""
+def _curves(workdir, bundled):
+    """Small charts of every stage's metrics.jsonl below workdir, those of the bundle first."""
     parts = []
-    for stage in STAGES:
-        path = Path(workdir) / stage / "metrics.jsonl"
-        series = _series(path.read_text().splitlines()) if path.is_file() else {}
+    found = {path.parent.name: path for path in sorted(Path(workdir).glob("*/metrics.jsonl"))}
+    for stage in dict.fromkeys([*(s for s in bundled if s in found), *found]):
+        series = _series(found[stage].read_text().splitlines())
         if series:
             charts = "".join(_chart(name, points) for name, points in sorted(series.items()))
             parts.append(f"<h3>{stage}</h3><div class=curves>{charts}</div>")

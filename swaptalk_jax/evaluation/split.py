@@ -3,7 +3,7 @@
 import numpy as np
 
 from data_pipelines.records import kinds, reader
-from swaptalk_jax.weights import provenance
+from swaptalk_jax.weights import encoded
 
 
 class ValidationSplit:
@@ -15,8 +15,8 @@ class ValidationSplit:
 
     def __init__(self, pipe, data, codes):
         for kind in ("codes", "swaps"):
-            provenance.check_fingerprint(codes, kind, pipe.config["vqgan"])
-        provenance.check(codes, pipe.features)
+            encoded.check_fingerprint(codes, kind, pipe.config["vqgan"])
+        encoded.check(codes, pipe.features)
         if (found := reader.metadata(data, "frames")["size"]) != pipe.size:
             raise kinds.RecordError(
                 f"{data}/frames: size is {found}, but the bundle's is {pipe.size}"

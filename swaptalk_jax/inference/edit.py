@@ -28,18 +28,14 @@ class Result:
     mode: str  # "self" or "cross"
 
 
-def infer(
-    pipe, source, target, out, sound=None, mode="auto", warp="auto", quantize=True, report=print
-):
+def infer(pipe, source, target, out, sound=None, mode="auto", rules=None, report=print):
     """Writes `out` (.mp4) and returns a Result.
 
-    pipe: pipeline.SwapTalk. source: image or video; its first face is taken. target: video; its
+    pipe: swaptalk.SwapTalk. source: image or video; its first face is taken. target: video; its
     largest face is changed. sound: any file with sound; None takes the target's own.
     mode: which lips are changed (paper III-C). "self": those of the first swapped frame, "cross":
     those of each swapped frame itself; "auto" is self where the target keeps its own sound.
-    warp: "auto" moves the reference's lips to the frame's pose where the two differ (self), as in
-    training; "never" takes them as they stand (the paper's rule).
-    quantize: see SwapTalk.swap. report: takes lines of progress.
+    rules: swaptalk.Rules; None takes the bundle's. report: takes lines of progress.
 
     Landmarks are taken from `<stem>.landmarks.npz` beside an input, else found; those of the target
     are kept beside `out`. Nothing is written beside the inputs, and `out` is written whole or not
@@ -64,6 +60,7 @@ def infer(
     if frames < len(points):
         report(f"the target has {len(points)} frames, the sound lasts for {frames} of them")
 
+    rules = pipe.rules if rules is None else rules
     edited = edit(
         pipe,
         _exactly(read_video.read_frames(target, fps), frames, len(points), target),
@@ -73,8 +70,8 @@ def infer(
             features, fps, count, pipe.audio["context"], first
         ),
         own_reference=mode == "cross",
-        warp=warp == "auto" and mode == "self",
-        quantize=quantize,
+        warp=rules.warps(own_reference=mode == "cross"),
+        quantize=rules.quantize,
     )
     # The sound keeps its rate and channels, and ends with the last frame.
     cut = samples[: round(frames / fps * rate)]

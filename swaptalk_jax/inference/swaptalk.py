@@ -7,14 +7,60 @@ spoken = pipe.sync(swapped, reference, sound)       # lips that say the sound
 pictures = pipe.decode(spoken)                      # uint8 [1 s s 3]
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from swaptalk_jax import backend, sound
 from swaptalk_jax.models import expert, registry
-from swaptalk_jax.models.latent import halves, join, to_float
+from swaptalk_jax.models.generator import Generator
+from swaptalk_jax.models.latent import halves, to_float
 from swaptalk_jax.weights.bundle import load
+
+# Flags of infer and evaluate: name, default, values, meaning.
+WARP_FLAG = (
+    "warp",
+    "auto",
+    ["auto", "always", "never"],
+    "Move the reference's lips to the frame's pose; auto: the bundle's rule, never: the paper's.",
+)
+QUANTIZE_FLAG = (
+    "quantize",
+    "auto",
+    ["auto", "yes", "no"],
+    "Put swapped faces on codes before the sync; auto: the bundle's rule, no: the paper's.",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Rules:
+    """What inference does between the modules, where it may do more than the paper does.
+
+    warp: when the reference's lips are moved to the frame's pose, as in training: "self", where the
+    reference is another frame (self-driven); "always"; or "never", the paper's rule. quantize:
+    whether a swapped face is put on codes before its lips are made, as sync's training has it; in
+    the paper it isn't. A bundle names the rules of its size (`inference` in config.json); without
+    them, these.
+    """
+
+    warp: str = "self"
+    quantize: bool = True
+
+    def changed(self, warp="auto", quantize="auto"):
+        """These rules with a user's choices: warp auto | always | never, quantize auto | yes | no.
+
+        "auto" leaves a rule as it is.
+        """
+        return Rules(
+            self.warp if warp == "auto" else warp,
+            self.quantize if quantize == "auto" else quantize == "yes",
+        )
+
+    def warps(self, own_reference):
+        """Whether to warp; own_reference: each frame's own lips are the reference."""
+        return self.warp == "always" or (self.warp == "self" and not own_reference)
 
 
 class SwapTalk:
@@ -23,7 +69,7 @@ class SwapTalk:
     n examples are worked off in batches of `batch_size`, the last one filled up, so each function
     is compiled once. Images are uint8 [n s s 3] of `size` pixels, z are VQ-embeddings float32
     [n h w d]; a z without n stands for every example. `features` turns sound into what `sync` and
-    `in_sync` take (speech.Features).
+    `in_sync` take (sound.Features). `rules` are the bundle's, and may be replaced.
     Raises CheckpointError where the bundle is not whole.
     """
 
@@ -33,6 +79,7 @@ class SwapTalk:
         self.batch_size = batch_size
         self.size = self.config["image_size"]
         self.audio = self.config["audio"]  # features, width, context, window
+        self.rules = Rules(**self.config.get("inference", {}))
         self.features = sound.Features(
             self.audio["features"], network and (network, self.config["speech"])
         )
@@ -43,6 +90,7 @@ class SwapTalk:
             name: registry.build(name, fields, networks.get(name), dtype=dtype)
             for name, fields in self.config["model"].items()
         }
+        self._generator = Generator(self._models["warp"], self._models["unet"])
         self._jitted = {}
 
     def encode(self, images):
@@ -61,22 +109,26 @@ class SwapTalk:
         """z -> images."""
         return self._run(self._decode, z)
 
-    def swap(self, source, target, quantize=True):
+    def swap(self, source, target, quantize=None):
         """z of the source, z of the target -> z with the source's identity, all else the target's.
 
-        Eq. 7. quantize puts each cell on its nearest code, which is what sync was trained on.
+        Eq. 7. quantize puts each cell on its nearest code, which is what sync was trained on; None:
+        as `rules` say.
         """
+        quantize = self.rules.quantize if quantize is None else quantize
         n = max((len(z) for z in (source, target) if z.ndim == 4), default=1)
         z = self._run(self._swap, _repeated(source, n), _repeated(target, n))
         return self.quantize(z) if quantize else z
 
-    def sync(self, target, reference, audio, warp=True):
+    def sync(self, target, reference, audio, warp=None):
         """z of the target with lips for the sound (eq. 11-13); its upper half stays as it is.
 
         reference: z of the face whose lips are changed; audio float32 [n 2*context width]: rows of
-        audio.context_windows. warp first moves the reference's lips to the target's pose; without
-        it they are taken as they stand, which is the paper's rule for inference.
+        tokens.context_windows. warp first moves the reference's lips to the target's pose; without
+        it they are taken as they stand, which is the paper's rule for inference; None: as `rules`
+        say of a reference that is another frame.
         """
+        warp = self.rules.warps(own_reference=False) if warp is None else warp
         n = len(audio)
         sync = self._sync_warped if warp else self._sync_unwarped
         return self._run(sync, _repeated(target, n), _repeated(reference, n), audio)
@@ -127,13 +179,10 @@ class SwapTalk:
         return self._apply("swap", params, source, target)
 
     def _sync_warped(self, params, target, reference, audio):
-        upper, _ = halves(target)
-        reference_upper, reference_lower = halves(reference)
-        warped, _ = self._apply("warp", params, upper, reference_upper, reference_lower)
-        return join(upper, self._apply("unet", params, warped, audio))
+        return self._generator.apply(params, target, reference, audio)
 
     def _sync_unwarped(self, params, target, reference, audio):
-        return join(halves(target)[0], self._apply("unet", params, halves(reference)[1], audio))
+        return self._generator.apply(params, target, reference, audio, warp=False)
 
     def _embed(self, params, images):
         return self._apply("recogniser", params, to_float(images))

@@ -28,14 +28,34 @@ def group_count(channels):
 
 
 class Norm(nn.Module):
-    """GroupNorm of `group_count` groups, eps 1e-6 as in VQGAN. [... c] -> [... c] of `dtype`."""
+    """GroupNorm, eps 1e-6 as in VQGAN. [... c] -> [... c] of `dtype`.
+
+    groups: how many; 0: `group_count` of the channels. Raises ValueError where they don't divide
+    the channels.
+    """
 
     dtype: jnp.dtype = jnp.float32
+    groups: int = 0
 
     @nn.compact
     def __call__(self, x):
-        groups = group_count(x.shape[-1])
+        groups = self.groups or group_count(x.shape[-1])
+        if x.shape[-1] % groups:
+            raise ValueError(
+                f"groups = {groups} do not divide {x.shape[-1]} channels; set groups to a divisor,"
+                " or to 0: as many as leave 4 channels each"
+            )
         return nn.GroupNorm(groups, epsilon=1e-6, dtype=self.dtype, name="norm")(x)
+
+
+def check_halving(network, x, times):
+    """Raises ValueError where height or width of x [... h w c] cannot be halved so many times."""
+    h, w = x.shape[-3:-1]
+    if h % 2**times or w % 2**times:
+        raise ValueError(
+            f"{network}: its grid of {h}x{w} cells cannot be halved {times} times; take fewer"
+            f" levels or a grid whose sides are multiples of {2**times}"
+        )
 
 
 def upsample(x):
@@ -53,19 +73,20 @@ class ResidualBlock(nn.Module):
     """(norm, swish, 3x3 convolution) twice, plus the input. [b h w c] -> [b h w width].
 
     With `zero_init` the second convolution starts at zero, so the block starts as its shortcut
-    (latent diffusion does, VQGAN does not).
+    (latent diffusion does, VQGAN does not). groups: of the norms, see `Norm`.
     """
 
     width: int
     zero_init: bool = False
     dtype: jnp.dtype = jnp.float32
+    groups: int = 0
 
     @nn.compact
     def __call__(self, x):
         last_init = nn.initializers.zeros if self.zero_init else nn.initializers.lecun_normal()
-        hidden = nn.swish(Norm(self.dtype, name="norm1")(x))
+        hidden = nn.swish(Norm(self.dtype, self.groups, name="norm1")(x))
         hidden = nn.Conv(self.width, (3, 3), dtype=self.dtype, name="conv1")(hidden)
-        hidden = nn.swish(Norm(self.dtype, name="norm2")(hidden))
+        hidden = nn.swish(Norm(self.dtype, self.groups, name="norm2")(hidden))
         hidden = nn.Conv(self.width, (3, 3), kernel_init=last_init, dtype=self.dtype, name="conv2")(
             hidden
         )

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from swaptalk_jax.models.blocks import Downsample, Norm, ResidualBlock, remat
+from swaptalk_jax.models.blocks import Downsample, Norm, ResidualBlock, check_halving, remat
 
 
 class VideoEncoder(nn.Module):
@@ -66,7 +66,8 @@ class LipExpert(nn.Module):
 
     Both are non-negative with L2 norm 1, so their dot product is the cosine, in [0, 1]. A feature
     that is all zero stays zero (with zero gradient) instead of becoming NaN.
-    t, h, w and n are fixed at initialisation; h and w must be divisible by 2 ** (levels - 1).
+    t, h, w and n are fixed at initialisation. Raises ValueError where h or w is no multiple of
+    2 ** (levels - 1).
     remat: recompute the activations of each block of lips in the backward pass.
     """
 
@@ -80,6 +81,7 @@ class LipExpert(nn.Module):
 
     @nn.compact
     def __call__(self, lower, audio):
+        check_halving("LipExpert", lower, len(self.multipliers) - 1)
         video = VideoEncoder(
             self.width, self.multipliers, self.embed_dim, self.remat, self.dtype, name="video"
         )(lower)

@@ -7,23 +7,31 @@ lower half-face that says it.
 import flax.linen as nn
 import jax.numpy as jnp
 
-from swaptalk_jax.models.blocks import Downsample, Norm, ResidualBlock, Upsample, remat
+from swaptalk_jax.models.blocks import (
+    Downsample,
+    Norm,
+    ResidualBlock,
+    Upsample,
+    check_halving,
+    remat,
+)
 
 
 class TransformerBlock(nn.Module):
     """Latent diffusion's spatial transformer of depth 1, plus the input. [b h w c] -> [b h w c].
 
     Pre-norm self-attention over positions, cross-attention to `context` [b n k], GEGLU layers.
-    The output projection starts at zero, so the block starts as identity.
+    The output projection starts at zero, so the block starts as identity. groups: see blocks.Norm.
     """
 
     heads: int
     dtype: jnp.dtype = jnp.float32
+    groups: int = 0
 
     @nn.compact
     def __call__(self, grid, context):
         b, h, w, c = grid.shape
-        x = Norm(self.dtype, name="norm")(grid).reshape(b, h * w, c)
+        x = Norm(self.dtype, self.groups, name="norm")(grid).reshape(b, h * w, c)
         x = nn.Dense(c, dtype=self.dtype, name="project_in")(x)
         hidden = self._layer_norm("norm1")(x)
         x = x + self._attention("self_attention")(hidden)
@@ -56,10 +64,13 @@ class LipUNet(nn.Module):
         the way up; the middle always has one. Paper: the last two down and the first two up.
     context_width: width of the audio context, a linear layer of the features plus a learned
         position embedding, which tells the order of the n tokens (n is fixed at init).
-    residual: the output is x (1 + scale) + shift with scale and shift [b h w embed_dim] from the
-        last convolution, which starts at zero (chosen): training starts at "leave the lips as they
-        are", and a cell is replaced by scale = -1 whatever was there. Needs d == embed_dim.
+    groups: of every norm; 32 as in latent diffusion. 0: as many as leave 4 channels each.
+    residual: False in the paper: the last convolution, which starts at zero, gives the output.
+        True: the output is x (1 + scale) + shift with scale and shift [b h w embed_dim] from it.
+        Training then starts at "leave the lips as they are", and a cell is replaced by scale = -1
+        whatever was there. Needs d == embed_dim.
     remat: recompute the activations of each block in the backward pass.
+    Raises ValueError where h, w, d or the groups contradict the fields.
     """
 
     width: int = 192
@@ -69,12 +80,14 @@ class LipUNet(nn.Module):
     heads: int = 8
     context_width: int = 512
     embed_dim: int = 256
-    residual: bool = True
+    groups: int = 32
+    residual: bool = False
     remat: bool = False
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x, audio):
+        self._check(x)
         start, context = x, self._context(audio)
         x = nn.Conv(self.width, (3, 3), dtype=self.dtype, name="conv_in")(x)
         x, skips = self._down(x, context)
@@ -83,7 +96,7 @@ class LipUNet(nn.Module):
         x = self._transformer("middle_transformer")(x, context)
         x = self._block(channels, "middle_block1")(x)
         x = self._up(x, skips, context)
-        x = nn.swish(Norm(self.dtype, name="norm_out")(x))
+        x = nn.swish(Norm(self.dtype, self.groups, name="norm_out")(x))
         x = nn.Conv(
             2 * self.embed_dim if self.residual else self.embed_dim,
             (3, 3),
@@ -96,6 +109,19 @@ class LipUNet(nn.Module):
             x = start * (1.0 + scale) + shift
         return x
 
+    def _check(self, x):
+        check_halving("LipUNet", x, len(self.multipliers) - 1)
+        if self.residual and x.shape[-1] != self.embed_dim:
+            raise ValueError(
+                f"LipUNet: residual needs embed_dim = {x.shape[-1]}, the width of the"
+                f" VQ-embeddings; it is {self.embed_dim}"
+            )
+        if self.attention_levels and max(self.attention_levels) >= len(self.multipliers):
+            raise ValueError(
+                f"LipUNet: attention_levels = {tuple(self.attention_levels)}, but multipliers name"
+                f" the levels 0 to {len(self.multipliers) - 1}"
+            )
+
     def _context(self, audio):
         """[b n c] -> [b n context_width]."""
         position = self.param(
@@ -106,10 +132,10 @@ class LipUNet(nn.Module):
 
     def _block(self, channels, name):
         block = remat(ResidualBlock, self.remat)
-        return block(channels, zero_init=True, dtype=self.dtype, name=name)
+        return block(channels, True, self.dtype, self.groups, name=name)
 
     def _transformer(self, name):
-        return remat(TransformerBlock, self.remat)(self.heads, self.dtype, name=name)
+        return remat(TransformerBlock, self.remat)(self.heads, self.dtype, self.groups, name=name)
 
     def _down(self, x, context):
         """-> (x of the deepest level, one skip for conv_in and for each block and downsampling)."""

@@ -1,7 +1,7 @@
 """Face recogniser for the identity losses (paper eq. 5, 9): ArcFace's iResNet.
 
 One departure: GroupNorm stands where iResNet has BatchNorm, because no network here keeps mutable
-state. Published iResNet weights therefore do not fit this module, but models/iresnet.py.
+state. Published iResNet weights therefore do not fit this module, but models/public/iresnet.py.
 """
 
 import flax.linen as nn
@@ -54,9 +54,14 @@ class Recogniser(nn.Module):
     remat: bool = False
     dtype: jnp.dtype = jnp.float32
 
+    def cut(self, image):
+        """The part of crops [b S S 3] that the network looks at: [b input_size input_size 3]."""
+        return cut(image, self.box, self.input_size)
+
     @nn.compact
-    def __call__(self, image):
-        x = cut(image, self.box, self.input_size)
+    def __call__(self, image, cut=True):
+        """image: the whole crop; cut=False: what `cut` has made of it already."""
+        x = self.cut(image) if cut else image
         x = nn.Conv(self.width, (3, 3), use_bias=False, dtype=self.dtype, name="stem")(x)
         x = nn.PReLU(negative_slope_init=0.25, name="stem_prelu")(
             Norm(self.dtype, name="stem_norm")(x)

@@ -1,4 +1,4 @@
-"""Networks by the names that configs use."""
+"""Networks by the names that configs use. A new backbone is one line here."""
 
 import dataclasses
 
@@ -16,32 +16,68 @@ from swaptalk_jax.models.swap import SwapTransformer
 from swaptalk_jax.models.vqgan import VQGAN
 from swaptalk_jax.models.warp import FaceWarp
 
-# Slot -> the networks that may stand there; the first is the one that our own stages train.
+# Slot -> the networks that may stand there; the first is the default.
 MODELS = {
-    "vqgan": (VQGAN,),
-    "discriminator": (PatchDiscriminator,),
-    "recogniser": (Recogniser, SFace, MobileFaceNet, IResNet),
-    "perceptual": (VGG16Features,),
-    "expert": (LipExpert,),
-    "swap": (SwapTransformer,),
-    "warp": (FaceWarp,),
-    "unet": (LipUNet,),
+    "vqgan": [VQGAN],
+    "discriminator": [PatchDiscriminator],
+    "recogniser": [Recogniser, SFace, MobileFaceNet, IResNet],
+    "perceptual": [VGG16Features],
+    "expert": [LipExpert],
+    "swap": [SwapTransformer],
+    "warp": [FaceWarp],
+    "unet": [LipUNet],
 }
+
+# What Flax adds to every network, and what belongs to the run that uses it.
+NOT_CONFIGURED = {"parent", "name", "dtype", "remat"}
 
 
 def build(slot, fields, network=None, remat=False, dtype=jnp.float32):
-    """The network of a slot from its numbers; `network` is its class by name, None: our own.
+    """The network of a slot from the fields of a config's section.
 
-    remat: whether it computes blocks again on the way back, if it can; a matter of the run that
-    uses the network, not of the network.
+    fields: of the network's class; `network` among them is its name, where it is not the slot's
+    first. network: the name where it stands beside the fields, as in an imported network's
+    config.json. remat: whether it computes blocks again on the way back, if it can.
 
-    Raises CheckpointError where no network of this name fits the slot.
+    Raises CheckpointError, in one line: a slot without networks, a name that no network of the slot
+    has, a field that the network lacks.
     """
+    fields = dict(fields)
+    model = named(slot, fields.pop("network", None) or network)
+    has = {field.name for field in dataclasses.fields(model)}
+    strange = sorted(set(fields) - (has - NOT_CONFIGURED))
+    if strange:
+        raise errors.CheckpointError(
+            f"model.{slot}: {model.__name__} has no {', '.join(strange)}; its fields are: "
+            + ", ".join(sorted(has - NOT_CONFIGURED))
+        )
+    return model(**fields, **({"remat": remat} if "remat" in has else {}), dtype=dtype)
+
+
+def named(slot, network=None):
+    """The class of a slot's network by its name; None: the slot's first. Raises as `build`."""
+    if slot not in MODELS:
+        raise errors.CheckpointError(
+            f"model.{slot}: there is no such network; known are: {', '.join(MODELS)}"
+        )
     for model in MODELS[slot]:
         if network in (None, model.__name__):
-            able = {field.name for field in dataclasses.fields(model)} & {"remat"}
-            return model(**{**fields, **dict.fromkeys(able, remat)}, dtype=dtype)
+            return model
     raise errors.CheckpointError(
-        f"a config.json names {network!r}, which is no {slot} here; known: "
+        f"model.{slot} names {network!r}, which is no {slot} here; known: "
         + ", ".join(model.__name__ for model in MODELS[slot])
     )
+
+
+def section(slot, network=None, **numbers):
+    """A config's section of a network: its name, all its fields, the given ones set.
+
+    So every field can be set on the command line. Raises CheckpointError as `build`.
+    """
+    model = named(slot, network)
+    fields = {
+        field.name: field.default
+        for field in dataclasses.fields(model)
+        if field.name not in NOT_CONFIGURED
+    }
+    return {"network": model.__name__, **fields, **numbers}

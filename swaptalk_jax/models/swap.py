@@ -25,10 +25,7 @@ def sine_cosine(rng, shape):
 
 
 def _same(initializer, key):
-    """The initializer with one key for all: query, key and value start equal (chosen).
-
-    A token then asks at first for what is like it, in place and in kind, instead of for anything.
-    """
+    """The initializer with one key for all: query, key and value start equal."""
     return lambda rng, shape, dtype=jnp.float32: initializer(key, shape, dtype)
 
 
@@ -38,13 +35,14 @@ class CrossAttentionBlock(nn.Module):
     width: int
     heads: int
     ffn_width: int
+    equal_start: bool
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, target, source):
         """target [b n width] queries, source [b m width] keys and values -> [b n width]."""
         start = nn.initializers.lecun_normal()
-        if self.is_initializing():
+        if self.equal_start and self.is_initializing():
             start = _same(start, self.make_rng("params"))
         attended = nn.MultiHeadDotProductAttention(
             self.heads,
@@ -63,15 +61,19 @@ class CrossAttentionBlock(nn.Module):
 class SwapTransformer(nn.Module):
     """(source, target, both [b h w d]) -> the swapped face float32 [b h w embed_dim].
 
-    tokens = Linear(grid) + position embedding + semantic embedding (source / target). One Linear
-    for both inputs (chosen: the text says "a linear layer", Figure 2c draws it at each input), as
-    both are rows of the same codebooks and the semantic embedding tells them apart.
+    tokens = Linear(grid) + position embedding + semantic embedding (source / target).
     All blocks see the same source tokens; only the target's are transformed.
+    shared_linear: False as in Figure 2c, which draws a linear layer at each input. True: one for
+        both, as the text's "a linear layer" can be read; both inputs are rows of the same
+        codebooks, and the semantic embedding tells them apart.
+    equal_start: False: query, key and value start as the usual noise, the paper names nothing else.
+        True: they start equal, so a token asks at first for what is like it, in place and in kind.
     residual: the output is target x (1 + a) + source x b + c, cell by cell, with a, b and c
         [b h w embed_dim] from the last layer (starting at zero) in place of c alone: what stays is
         not drawn anew, what comes from the same place of the source keeps its detail (chosen).
     remat: recompute the activations of each block in the backward pass.
-    Raises ValueError where the inputs are not of the size `grid` = (h, w).
+    Raises ValueError where the inputs are not of the size `grid` = (h, w), where width is no
+    multiple of heads, or where residual meets another width than embed_dim.
     """
 
     blocks: int = 8
@@ -80,30 +82,33 @@ class SwapTransformer(nn.Module):
     ffn_width: int = 2048
     embed_dim: int = 256
     grid: tuple[int, int] = (32, 32)
+    shared_linear: bool = False
+    equal_start: bool = False
     residual: bool = False
     remat: bool = False
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, source, target):
-        for name, array in (("source", source), ("target", target)):
-            if array.shape[1:3] != tuple(self.grid):
-                raise ValueError(
-                    f"SwapTransformer: {name} grid is {array.shape[1:3]}, position embeddings are "
-                    f"for {tuple(self.grid)}: set `grid` to the VQGAN's grid"
-                )
-        b, h, w, d = target.shape
+        self._check(source, target)
+        b, h, w, _ = target.shape
         normal = nn.initializers.normal(0.02)
         position = self.param("position", sine_cosine, (h, w, self.width)).reshape(h * w, -1)
         semantic = self.param("semantic", normal, (2, self.width))
-        linear = nn.Dense(self.width, dtype=self.dtype, name="linear_in")
-        asked = (linear(target.reshape(b, h * w, d)) + position + semantic[1]).astype(self.dtype)
-        known = (linear(source.reshape(b, h * w, d)) + position + semantic[0]).astype(self.dtype)
+        known, asked = (
+            (tokens + position + kind).astype(self.dtype)
+            for tokens, kind in zip(self._linear(source, target), semantic, strict=True)
+        )
         block = remat(CrossAttentionBlock, self.remat)
         for i in range(self.blocks):
-            asked = block(self.width, self.heads, self.ffn_width, self.dtype, name=f"block{i}")(
-                asked, known
-            )
+            asked = block(
+                self.width,
+                self.heads,
+                self.ffn_width,
+                self.equal_start,
+                self.dtype,
+                name=f"block{i}",
+            )(asked, known)
         if not self.residual:
             x = nn.Dense(self.embed_dim, dtype=jnp.float32, name="linear_out")(asked)
             return x.reshape(b, h, w, self.embed_dim)
@@ -111,3 +116,34 @@ class SwapTransformer(nn.Module):
         x = nn.Dense(count, dtype=jnp.float32, kernel_init=start, name="linear_out")(asked)
         of_target, of_source, drawn = jnp.split(x.reshape(b, h, w, count), 3, axis=-1)
         return target * (1.0 + of_target) + source * of_source + drawn
+
+    def _linear(self, source, target):
+        """Tokens of both grids before their embeddings: [b hw width] twice."""
+        b, h, w, d = target.shape
+        if self.shared_linear:
+            linear = nn.Dense(self.width, dtype=self.dtype, name="linear_in")
+            layers = linear, linear
+        else:
+            layers = (
+                nn.Dense(self.width, dtype=self.dtype, name=f"linear_{side}")
+                for side in ("source", "target")
+            )
+        grids = source, target
+        return [layer(x.reshape(b, h * w, d)) for layer, x in zip(layers, grids, strict=True)]
+
+    def _check(self, source, target):
+        for name, array in (("source", source), ("target", target)):
+            if array.shape[1:3] != tuple(self.grid):
+                raise ValueError(
+                    f"SwapTransformer: {name} grid is {array.shape[1:3]}, position embeddings are "
+                    f"for {tuple(self.grid)}: set `grid` to the VQGAN's grid"
+                )
+        if self.width % self.heads:
+            raise ValueError(
+                f"SwapTransformer: width = {self.width} is no multiple of heads = {self.heads}"
+            )
+        if self.residual and target.shape[-1] != self.embed_dim:
+            raise ValueError(
+                f"SwapTransformer: residual needs embed_dim = {target.shape[-1]}, the width of the"
+                f" VQ-embeddings; it is {self.embed_dim}"
+            )

@@ -4,7 +4,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from swaptalk_jax.models.blocks import Downsample, Norm, ResidualBlock, SelfAttention, upsample
+from swaptalk_jax.models.blocks import (
+    Downsample,
+    Norm,
+    ResidualBlock,
+    SelfAttention,
+    check_halving,
+    upsample,
+)
 
 
 def grid_sample(grid, offsets):
@@ -59,13 +66,13 @@ class Hourglass(nn.Module):
 class OffsetEncoder(nn.Module):
     """The down path of a UNet; every level adds its offsets: [b h w c] -> [b h w 2] in grid cells.
 
-    Coarse levels give the smooth motion of a turning head, fine ones its detail. Self-attention in
-    the deepest level lets the upper half's change reach all of the lower half. The heads start at
-    zero, so the warp starts as identity.
+    Coarse levels give the smooth motion of a turning head, fine ones its detail. The heads start at
+    zero, so the warp starts as identity. attention: see FaceWarp.
     """
 
     width: int
     depth: int
+    attention: bool
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
@@ -77,7 +84,7 @@ class OffsetEncoder(nn.Module):
             if level > 0:
                 x = Downsample(channels, self.dtype, name=f"level{level}_down")(x)
             x = ResidualBlock(channels, dtype=self.dtype, name=f"level{level}_block")(x)
-            if level == self.depth:
+            if self.attention and level == self.depth:
                 x = SelfAttention(dtype=self.dtype, name="attention")(x)
             hidden = nn.swish(Norm(self.dtype, name=f"level{level}_norm")(x))
             zero = nn.initializers.zeros
@@ -92,16 +99,21 @@ class FaceWarp(nn.Module):
     warped [b h w d] is reference_lower read at position + offsets; offsets float32 [b h w 2] are
     (x, y) in grid cells. One hourglass sees both upper halves; the offsets are made of the
     difference, so equal upper halves give the same offsets whoever the person is.
-    h and w must be divisible by 2 ** depth.
+    attention: self-attention in the deepest level of the offset encoder, through which the upper
+        half's change reaches all of the lower half. The paper's figure draws none.
+    Raises ValueError where h or w is no multiple of 2 ** depth.
     """
 
     width: int = 128
     depth: int = 2
+    attention: bool = False
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, target_upper, reference_upper, reference_lower):
+        check_halving("FaceWarp", target_upper, self.depth)
         hourglass = Hourglass(self.width, self.depth, self.dtype, name="hourglass")
         difference = hourglass(target_upper) - hourglass(reference_upper)
-        offsets = OffsetEncoder(self.width, self.depth, self.dtype, name="unet")(difference)
+        encoder = OffsetEncoder(self.width, self.depth, self.attention, self.dtype, name="unet")
+        offsets = encoder(difference)
         return grid_sample(reference_lower, offsets), offsets

@@ -46,13 +46,10 @@ class Abstract:
         self.known = {} if known is None else known
         with tempfile.TemporaryDirectory() as folder:
             self._fill(Path(folder))
-            self.stage = stages.make(self.config)
-        self.networks = [
-            n for n in vars(self.stage).values() if isinstance(n, finished.FinishedNetwork)
-        ]
-        for network in self.networks:
-            network.params = functools.partial(self._params, network)
-        self.frozen = self.stage.load_frozen()
+            networks = finished.opened(self.config)
+            self.stage = stages.make(self.config, networks, self._people())
+        self.networks = list(self.stage.networks.values())
+        self.frozen = {network.name: self._params(network) for network in self.networks}
         self.example = shapes.example(self.stage.view, self.config.data, self._metadata())
         self.key = jax.eval_shape(lambda: jax.random.key(0))
         self.params = jax.eval_shape(self.stage.init, self.key, self.batch(1))
@@ -70,10 +67,13 @@ class Abstract:
                 path.parent.mkdir()
                 path.write_text(self.absent[slot].to_json())
                 self.config.frozen[slot] = str(path.parent)
-        if not (self.config.data.root / PEOPLE).exists():
-            self.config.data.root = str(folder)
-            (folder / PEOPLE).parent.mkdir(parents=True)
-            (folder / PEOPLE).write_text(json.dumps({"identities": [""] * self.identities}))
+
+    def _people(self):
+        """Metadata of the set of frames, or as many people as were said, where it isn't there."""
+        path = self.config.data.root / PEOPLE
+        if path.exists():
+            return json.loads(path.read_text())
+        return {"identities": [""] * self.identities}
 
     def _params(self, network):
         """Shapes of a frozen network's parameters."""

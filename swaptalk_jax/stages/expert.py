@@ -4,22 +4,23 @@ import jax.numpy as jnp
 
 from swaptalk_jax.models import expert
 from swaptalk_jax.models.latent import halves
-from swaptalk_jax.stages import Stage, losses
+from swaptalk_jax.stages import Stage, losses, rules
 
 
 class ExpertStage(Stage):
     """params: expert. Trains on `pairs`: half in sync, half shifted or foreign sound."""
 
     view = "pairs"
+    frozen = ("vqgan",)  # whose codebooks
+    bundled, file = ("expert",), "expert"
+    learns = "loss/bce"
+    worth = ("val/accuracy", 1, 0.03)  # not val/bce: it rises while accuracy still does
+    rules = (rules.STUCK_EXPERT, rules.BY_HEART)
 
-    def __init__(self, config):
-        super().__init__(config)
+    def __init__(self, config, networks, metadata=None):
+        super().__init__(config, networks, metadata)
         self.expert = self.build("expert")
-        self.vqgan = self.frozen("vqgan")
-
-    def load_frozen(self):
-        """The codebooks' owner."""
-        return {"vqgan": self.vqgan.params()}
+        self.vqgan = self.networks["vqgan"]
 
     def lower(self, nets, codes):
         """Codes [b t h w] -> VQ-embeddings of the lower half [b t h/2 w d]."""

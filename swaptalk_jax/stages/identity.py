@@ -3,21 +3,23 @@
 import jax
 import jax.numpy as jnp
 
-from data_pipelines.loading import roots
 from swaptalk_jax.models.latent import to_float
 from swaptalk_jax.stages import Stage, losses
 from swaptalk_jax.stages.images import augment
 
 
 class IdentityStage(Stage):
-    """params: recogniser, head [classes d]. Trains on `images`."""
+    """params: recogniser, head [classes d]. Trains on `images`; metadata: {"identities": names}."""
 
     view = "images"
+    metadata_of = "frames"
+    bundled, file = ("recogniser",), "recogniser"
+    learns = "loss/margin"
 
-    def __init__(self, config):
-        super().__init__(config)
+    def __init__(self, config, networks, metadata=None):
+        super().__init__(config, networks, metadata)
         self.recogniser = self.build("recogniser")
-        self.classes = roots.classes(config.data)
+        self.classes = len(metadata["identities"])
 
     def init(self, rng, batch):
         """Parameters from one batch of images."""
@@ -28,17 +30,24 @@ class IdentityStage(Stage):
             "head": 0.01 * jax.random.normal(head, (self.classes, width)),
         }
 
-    def embed(self, params, image):
-        """float image [b h w 3] -> L2-normalised embedding [b d]."""
-        return self.recogniser.apply({"params": params["recogniser"]}, image)
+    def embed(self, params, image, cut=True):
+        """float image [b h w 3] -> L2-normalised embedding [b d]. cut: see Recogniser."""
+        return self.recogniser.apply({"params": params["recogniser"]}, image, cut=cut)
 
     def loss(self, params, frozen, batch, rng, step):
-        """Margin softmax over the training identities."""
+        """Margin softmax over the training identities.
+
+        Images are augmented as the network sees them, behind its cut and resize.
+        """
         del frozen, step
-        image = augment(rng, to_float(batch["image"]))
+        image = augment(rng, self.recogniser.cut(to_float(batch["image"])))
         c = self.config.loss
         loss = losses.margin_softmax(
-            self.embed(params, image), params["head"], batch["identity"], c.margin, c.scale
+            self.embed(params, image, cut=False),
+            params["head"],
+            batch["identity"],
+            c.margin,
+            c.scale,
         )
         return jnp.mean(loss), ({"loss/margin": jnp.mean(loss)}, {})
 

@@ -91,9 +91,18 @@ def code(z, z_of_result, weights=1.0):
     return jnp.mean(weights * jnp.square(z - z_of_result), axis=tuple(range(1, z.ndim)))
 
 
-def sync(video, audio):
-    """-log cos(E_v, E_a) per example (eq. 15), bounded where the cosine is 0."""
-    return -jnp.log(jnp.clip(in_sync(video, audio), 1e-4, 1.0))
+STEEPEST = 20.0  # gradient of `sync` in the cosine, where lips and sound have nothing in common
+
+
+def sync(cosine):
+    """-log cos(E_v, E_a) per example (eq. 15); cosine [b] in [0, 1].
+
+    Below 1/20 it goes on as the tangent there (chosen): the logarithm's gradient would pass all
+    bounds, and a clipped one would be zero where lips have most to learn. 4.0 at a cosine of 0.
+    """
+    bound = 1.0 / STEEPEST
+    tangent = jnp.log(STEEPEST) + STEEPEST * (bound - cosine)
+    return jnp.where(cosine > bound, -jnp.log(jnp.maximum(cosine, bound)), tangent)
 
 
 def sync_classification(video, audio, label):

@@ -9,16 +9,16 @@ class SwapStage(Stage):
     """params: swap. Trains on `swaps`: codes of (source, target, proxy's result)."""
 
     view = "swaps"
+    frozen = ("vqgan", "recogniser")  # codebooks and decoder; behind the identity losses
+    bundled, file = ("swap",), "swap"
+    learns = "loss/proxy"
+    worth = ("val/proxy", -1, 0.1)
+    copies = ("val/proxy", "val/proxy_unchanged", "target")
 
-    def __init__(self, config):
-        super().__init__(config)
+    def __init__(self, config, networks, metadata=None):
+        super().__init__(config, networks, metadata)
         self.swap = self.build("swap")
-        self.vqgan = self.frozen("vqgan")
-        self.recogniser = self.frozen("recogniser")
-
-    def load_frozen(self):
-        """Codebooks and decoder, and the recogniser behind the identity losses."""
-        return {"vqgan": self.vqgan.params(), "recogniser": self.recogniser.params()}
+        self.vqgan, self.recogniser = (self.networks[slot] for slot in self.frozen)
 
     def lookup(self, nets, codes):
         """Codes [b h w] -> VQ-embeddings [b h w d]."""

@@ -1,9 +1,11 @@
 """Lip-sync in the latent space: warp the reference's mouth, then let the sound form it (III-C)."""
 
-import jax
 import jax.numpy as jnp
 
-from swaptalk_jax.models.latent import halves, join
+from swaptalk_jax import errors
+from swaptalk_jax.models import expert
+from swaptalk_jax.models.generator import Generator
+from swaptalk_jax.models.latent import halves
 from swaptalk_jax.stages import Stage, losses
 
 
@@ -11,17 +13,22 @@ class SyncStage(Stage):
     """params: warp, unet. Trains on `windows`: consecutive frames, a reference, their sound."""
 
     view = "windows"
+    frozen = ("vqgan", "expert")  # codebooks, and the decoder for pictures; behind L_sync
+    bundled, file = ("warp", "unet"), "sync"
+    learns = "loss/code"
+    worth = ("val/code", -1, 0.1)
+    copies = ("val/code", "val/code_unchanged", "reference")
 
-    def __init__(self, config):
-        super().__init__(config)
-        self.warp = self.build("warp")
-        self.unet = self.build("unet")
-        self.vqgan = self.frozen("vqgan")
-        self.expert = self.frozen("expert")
-
-    def load_frozen(self):
-        """Codebooks (and the decoder, for pictures), and the expert behind L_sync."""
-        return {"vqgan": self.vqgan.params(), "expert": self.expert.params()}
+    def __init__(self, config, networks, metadata=None):
+        super().__init__(config, networks, metadata)
+        data = config.data
+        if data.context != data.window:
+            raise errors.RunError(
+                f"config.data.context = {data.context}, config.data.window = {data.window}: they"
+                " must be equal, for the expert hears the context of a window's middle frame"
+            )
+        self.generator = Generator(self.build("warp"), self.build("unet"))
+        self.vqgan, self.expert = (self.networks[slot] for slot in self.frozen)
 
     def frames(self, nets, batch):
         """Target and reference VQ-embeddings and sound, frame by frame.
@@ -42,25 +49,11 @@ class SyncStage(Stage):
 
     def init(self, rng, batch):
         """Parameters from one batch of windows."""
-        upper, lower = halves(self.vqgan.empty(batch["reference"]))
-        audio = jnp.zeros((len(lower), *self.tokens(batch).shape[2:]))
-        first, second = jax.random.split(rng)
-        return {
-            "warp": self.warp.init(first, upper, upper, lower)["params"],
-            "unet": self.unet.init(second, lower, audio)["params"],
-        }
-
-    def run(self, params, target, reference, audio):
-        """Lower half of the result [n h/2 w d] (eq. 11, 12) and the warp's offsets."""
-        upper, _ = halves(target)
-        reference_upper, reference_lower = halves(reference)
-        warped, offsets = self.warp.apply(
-            {"params": params["warp"]}, upper, reference_upper, reference_lower
-        )
-        return self.unet.apply({"params": params["unet"]}, warped, audio), offsets
+        z = self.vqgan.empty(batch["reference"])
+        return self.generator.init(rng, z, jnp.zeros((len(z), *self.tokens(batch).shape[2:])))
 
     def terms(self, nets, batch, lower):
-        """L_code per frame [bt] (0 at the truth) and L_sync per window [b] (eq. 14, 15)."""
+        """L_code per frame [bt] (0 at the truth), the expert's cosine per window [b] (eq. 14)."""
         b, t = batch["codes"].shape[:2]
         target = self.vqgan.apply(nets["vqgan"], batch["codes"], method="lookup")
         target = halves(target.reshape(b * t, *target.shape[2:]))[1]
@@ -70,7 +63,7 @@ class SyncStage(Stage):
             lower.reshape(b, t, *lower.shape[1:]),
             self.tokens(batch)[:, t // 2],
         )
-        return {"code": self.code(lower, target), "sync": losses.sync(video, sound)}
+        return self.code(lower, target), expert.in_sync(video, sound)
 
     def code(self, lower, target):
         """L_code of lower halves [n h/2 w d] -> [n]; cells of the mouth weigh `loss.mouth` x."""
@@ -81,8 +74,9 @@ class SyncStage(Stage):
     def loss(self, params, nets, batch, rng, step):
         """Eq. 16."""
         del rng, step
-        lower, offsets = self.run(params, *self.frames(nets, batch))
-        terms = {k: jnp.mean(v) for k, v in self.terms(nets, batch, lower).items()}
+        lower, offsets = self.generator.lips(params, *self.frames(nets, batch))
+        code, cosine = self.terms(nets, batch, lower)
+        terms = {"code": jnp.mean(code), "sync": jnp.mean(losses.sync(cosine))}
         total = self.config.loss.code * terms["code"]
         if self.config.loss.sync:  # else the expert's backward pass is left out
             total += self.config.loss.sync * terms["sync"]
@@ -93,21 +87,20 @@ class SyncStage(Stage):
         """Code error, that of the unchanged reference, and the expert's cosine, per window."""
         b, t = batch["codes"].shape[:2]
         target, reference, audio = self.frames(nets, batch)
-        lower, _ = self.run(params, target, reference, audio)
-        terms = self.terms(nets, batch, lower)
+        lower, _ = self.generator.lips(params, target, reference, audio)
+        code, cosine = self.terms(nets, batch, lower)
         unchanged = self.code(halves(reference)[1], halves(target)[1])
         return {
-            "code": terms["code"].reshape(b, t).mean(1),
+            "code": code.reshape(b, t).mean(1),
             "code_unchanged": unchanged.reshape(b, t).mean(1),
-            "in_sync": jnp.exp(-terms["sync"]),
+            "in_sync": cosine,
         }
 
     def pictures(self, params, nets, batch):
         """Reference, truth, result: the frames of the first two windows."""
         batch = {k: v[:2] for k, v in batch.items()}
         target, reference, audio = self.frames(nets, batch)
-        lower, _ = self.run(params, target, reference, audio)
-        result = join(halves(target)[0], lower)
+        result = self.generator.apply(params, target, reference, audio)
         return [
             self.vqgan.apply(nets["vqgan"], z, method="decode") for z in (reference, target, result)
         ]

@@ -6,8 +6,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from swaptalk_jax import errors
 from swaptalk_jax.models.latent import halves, to_float
-from swaptalk_jax.stages import Stage, losses
-from swaptalk_jax.weights import store
+from swaptalk_jax.stages import Stage, losses, rules
 
 stop = jax.lax.stop_gradient
 HALVES = ("upper", "lower")
@@ -21,13 +20,23 @@ class VQGANStage(Stage):
     """
 
     view = "images"
+    frozen, optional = ("recogniser",), ("perceptual",)
+    bundled, file = ("vqgan",), "vqgan"
+    learns = "loss/rec"  # the sum of a GAN's losses says little
+    worth = ("val/psnr", 1, 0.02)
+    rules = (rules.COLLAPSED_CODES, rules.CRITIC)
 
-    def __init__(self, config):
-        super().__init__(config)
+    def __init__(self, config, networks, metadata=None):
+        super().__init__(config, networks, metadata)
         self.vqgan = self.build("vqgan")
         self.discriminator = self.build("discriminator")
-        self.recogniser = self.frozen("recogniser")
-        self.perceptual = self.frozen("perceptual") if config.frozen.perceptual else None
+        self.recogniser = self.networks["recogniser"]
+        self.perceptual = self.networks.get("perceptual")
+
+    @staticmethod
+    def turns(config):
+        """The first step of the discriminator."""
+        return config.loss.adversarial_start
 
     def init(self, rng, batch):
         """Parameters from one batch of images."""
@@ -48,12 +57,12 @@ class VQGANStage(Stage):
             }
         return params
 
-    def start(self, params):
-        """Takes from the VQGAN in config.init_from what is of the same name and shape."""
-        if not self.config.init_from:
+    def start(self, params, given):
+        """Takes of a given VQGAN what is of the same name and shape."""
+        if given is None:
             return params
         folder = self.config.init_from
-        given = flatten_dict(store.load_network(folder)[0].get("vqgan", {}), sep="/")
+        given = flatten_dict(given.get("vqgan", {}), sep="/")
         own = flatten_dict(params["vqgan"], sep="/")
         taken = {k: given[k] for k in own if k in given and given[k].shape == own[k].shape}
         if not taken:
@@ -73,13 +82,6 @@ class VQGANStage(Stage):
                 means = {"count": jnp.ones(len(book)), "sum": book}
                 params = params | {"code_means": params["code_means"] | {half: means}}
         return params
-
-    def load_frozen(self):
-        """The recogniser, and the perceptual network where the config names one."""
-        networks = {"recogniser": self.recogniser.params()}
-        if self.perceptual:
-            networks["perceptual"] = self.perceptual.params()
-        return networks
 
     def difference(self, nets, image, result):
         """How different images look, a scalar: a perceptual network's distance, and edge maps'.
@@ -168,10 +170,11 @@ class VQGANStage(Stage):
 
         With `codebook_decay`, the others become the running averages of their encoder outputs
         (van den Oord et al. 2017, appendix A.1), which a run of minutes needs: Adam moves a code by
-        its learning rate a step, too slow to follow the encoder.
+        its learning rate a step, too slow to follow the encoder. These codes have no gradient, and
+        nothing that the optimizer could forget.
         """
         c = self.config.loss
-        vqgan, ages, means = dict(params["vqgan"]), {}, {}
+        vqgan, ages, means, renewed = dict(params["vqgan"]), {}, {}, {}
         halved = zip(HALVES, halves(aux["codes"][..., None]), halves(aux["z"]), strict=True)
         for half, codes, z in halved:
             weights = self.cell_weights(half, codes.shape[:3]).reshape(-1)
@@ -195,8 +198,9 @@ class VQGANStage(Stage):
                 }
             vqgan[f"codebook_{half}"] = jnp.where(dead[:, None], fresh, book)
             ages[half] = jnp.where(dead, 0.0, age)
+            renewed[f"codebook_{half}"] = dead
         moved = {"vqgan": vqgan, "code_age": ages} | ({"code_means": means} if means else {})
-        return params | moved
+        return params | moved, {} if c.codebook_decay else {"vqgan": renewed}
 
     def cell_weights(self, half, shape):
         """What each cell [b h/2 w] counts in its codebook: 1, a mouth's `loss.mouth` x, mean 1."""

@@ -10,65 +10,44 @@ import collections
 import math
 import statistics
 
-# A metric's level is its median over so many steps: a log line's worth, and no single batch of a
-# few examples moves it.
-WINDOW = 50
+from data_pipelines.loading.views import VIEWS
+from swaptalk_jax import stages
+from swaptalk_jax.stages.rules import WINDOW, Rule
 
-# loss/bce of an expert that tells nothing apart is ln 2 = 0.693. Tiny, 120 steps: 0.69 or more in
-# every ten steps with shuffled labels; with true ones below 0.66 from step 21 on, 0.38 at the end.
-# Experts of Wav2Lip's kind leave it late and may then learn well, so a long run is given 5 %.
-STUCK, STUCK_STEPS, STUCK_SHARE = 0.98 * math.log(2.0), 50, 0.05
-# Perplexity of a batch, a share of the codes; more than 2048 no batch of ours can use. In order:
-# tiny, 2048 codes, 148 and 185 after 70 steps; micro, 256 codes, colour gradients, 26 to 70, and
-# without restarts 1 to 6, and 8 % alive.
-FEW_CODES, MANY_CODES, FEW_ALIVE = 0.02, 2048, 0.5
-# Hinge losses of the discriminator: 1 is guessing, 0 that every patch is told beyond the margin.
-WON, LOST = 0.05, 3.0
+# Experts of Wav2Lip's kind leave guessing late and may then learn well: a patient rule waits for
+# 5 % of a long run.
+PATIENCE_STEPS, PATIENCE_SHARE = 50, 0.05
 DIVERGED = 2.0  # x the loss before training
 EXPLODED = 100.0  # x the gradient's lowest level, which falls or stays: 6.1 to 0.9 (small, VQGAN)
 WAITING = 0.25  # of the time, in three log lines running; a loader that keeps up takes none
 EARLY = 0.2  # of the steps: until then a network may still copy, which some start with
-GAP = 0.25  # of accuracy
-
-LOSS = {  # what a stage learns first of all; the sum of a GAN's losses says little
-    "identity": "loss/margin",
-    "vqgan": "loss/rec",
-    "expert": "loss/bce",
-    "swap": "loss/proxy",
-    "sync": "loss/code",
-}
-# What tells an evaluation's worth, and by how much it has to worsen to be no chance: metric, sign
-# of better, share of the best value. val/bce is not it: it rises while accuracy still does.
-WORTH = {
-    "vqgan": ("val/psnr", 1, 0.02),
-    "expert": ("val/accuracy", 1, 0.03),
-    "swap": ("val/proxy", -1, 0.1),
-    "sync": ("val/code", -1, 0.1),
-}
-COPIES = {  # an error, that of leaving the picture as it is, what is then copied
-    "swap": ("val/proxy", "val/proxy_unchanged", "target"),
-    "sync": ("val/code", "val/code_unchanged", "reference"),
-}
 
 
 class Diagnosis:
-    """Findings of one run. config: the run's (configs/), whose fields the findings name."""
+    """Findings of one run. config: the run's (configs/), whose fields the findings name.
+
+    What is watched is RULES, and what the run's stage declares (stages.Stage).
+    """
 
     def __init__(self, config):
-        self.config, self.stage = config, config.stage
-        self.loss = LOSS[config.stage]
+        self.config, self.stage = config, stages.named(config.stage)
+        self.loss = self.stage.learns
         self.newest = collections.defaultdict(lambda: collections.deque(maxlen=WINDOW))
         self.level, self.lowest, self.highest = {}, {}, {}  # of metrics with WINDOW steps
         self.start = None  # the loss before training, or its first level after a restart
-        self.joined = config.loss.adversarial_start if self.stage == "vqgan" else math.inf
+        self.turn = self.stage.turns(config)  # inf, also once it is behind
         self.lines = collections.deque(maxlen=3)  # input_wait of the newest log lines
         self.best = None  # worth of the best evaluation, and the training loss then
         self.worse = 0  # evaluations since then
-        steps = config.train.steps
-        patience = max(STUCK_STEPS, int(STUCK_SHARE * steps))
-        self.in_steps = [_Watch(rule, rest=WINDOW) for rule in STEP_RULES]
-        self.in_steps += [_Watch(rule, rest=WINDOW, patience=patience) for rule in SLOW_RULES]
-        self.in_evaluations = [_Watch(rule, rest=2) for rule in EVALUATION_RULES]
+        patience = max(PATIENCE_STEPS, int(PATIENCE_SHARE * config.train.steps))
+        self.watches = {
+            of: [
+                _Watch(rule.function, rest, patience if rule.patient else 1)
+                for rule in (*self.stage.rules, *RULES)
+                if rule.of == of
+            ]
+            for of, rest in (("steps", WINDOW), ("evaluations", 2))
+        }
 
     def step(self, step: int, metrics: dict[str, float]) -> list[str]:
         """Findings that a step's metrics bring up; to be called for every step, in order.
@@ -77,8 +56,8 @@ class Diagnosis:
         """
         if self.start is None and step == 1:
             self.start = metrics.get(self.loss)
-        if step > self.joined:  # the gradient is the discriminator's too: 1.2, then 93 (small)
-            self.joined = math.inf
+        if step > self.turn:  # a discriminator joins, say: norms of 1.2, then 93 (vqgan, small)
+            self.turn = math.inf
             for known in (self.newest, self.level, self.lowest):
                 known.pop("gradient_norm", None)
         for name, value in metrics.items():
@@ -94,18 +73,20 @@ class Diagnosis:
         line = [metrics.get(k) for k in ("steps_per_second", "input_wait")]
         if line[1] is not None and line not in self.lines:
             self.lines.append(line)
-        return [told for watch in self.in_steps if (told := watch(self, step, metrics))]
+        return [told for watch in self.watches["steps"] if (told := watch(self, step, metrics))]
 
     def evaluation(self, step: int, values: dict[str, float]) -> list[str]:
         """Findings that the numbers of an evaluation ("val/...") bring up."""
-        if self.stage in WORTH:
-            name, sign, _ = WORTH[self.stage]
+        if self.stage.worth:
+            name, sign, _ = self.stage.worth
             worth = sign * values[name]
             if self.best is None or worth > self.best[0]:
                 self.best, self.worse = (worth, self.level.get(self.loss)), 0
             else:
                 self.worse += 1
-        return [told for watch in self.in_evaluations if (told := watch(self, step, values))]
+        return [
+            told for watch in self.watches["evaluations"] if (told := watch(self, step, values))
+        ]
 
     def not_finite(self, step: int, rows: list[tuple[int, dict[str, float]]]) -> str:
         """Why the metrics of `step`, the last of `rows` ((step, metrics), ...), are not finite."""
@@ -169,74 +150,13 @@ def _slower(path, group):
 # Rules: (the run's Diagnosis, step, values) -> the finding while it holds, else None.
 
 
-def stuck_expert(run, step, values):
-    """An expert that hears nothing; the causes are those that users of Wav2Lip's found."""
-    level = run.level.get("loss/bce", 0.0)
-    if run.stage != "expert" or level < STUCK:
-        return None
-    c = run.config
-    return (
-        f"the expert is stuck: loss/bce stays at {level:.2f}, and ln 2 = 0.69 is guessing. Causes"
-        f" to rule out, in this order: sound that is late or early or faces that are not aligned"
-        f" (index.html of the build; no --unsure=keep), a batch too small (config.train.batch_size,"
-        f" now {c.train.batch_size}), no contrast within it (config.loss.contrast, now"
-        f" {c.loss.contrast:g}), features that say nothing (config.data.features)"
-    )
-
-
-def collapsed_codes(run, step, values):
-    """Few codes do all the work."""
-    if run.stage != "vqgan":
-        return None
-    codes, loss = run.config.model.vqgan.codes, run.config.loss
-    for half in ("upper", "lower"):
-        used, best = (x.get(f"perplexity_{half}", codes) for x in (run.level, run.highest))
-        alive = run.level.get(f"codes_alive_{half}", 1.0)
-        if used > max(FEW_CODES * min(codes, MANY_CODES), best / 3) and alive > FEW_ALIVE:
-            continue
-        return (
-            f"the {half} codebook collapses: a batch uses {used:.0f} of {codes} codes, {best:.0f}"
-            f" at best, {alive:.0%} are alive. Restart unused codes sooner"
-            f" (config.loss.restart_after, now {loss.restart_after}), let codes follow the encoder"
-            f" (config.loss.codebook_decay, now {loss.codebook_decay:g}; 0.95 is usual), or raise"
-            " config.train.batch_size"
-        )
-    return None
-
-
-def critic(run, step, values):
-    """A discriminator that always wins, or is lost."""
-    if run.stage != "vqgan" or step < run.config.loss.adversarial_start + WINDOW:
-        return None
-    c = run.config
-    path = "config.optimizer." + ("discriminator" if "discriminator" in c.optimizer else "default")
-    tell, fool = run.level.get("loss/disc", 1.0), run.level.get("loss/adv", 0.0)
-    gentler = (
-        f"lower {path}.lr (now {c.optimizer[path.split('.')[-1]].lr:g}), or start it later"
-        f" (config.loss.adversarial_start, now {c.loss.adversarial_start})"
-    )
-    if tell < WON and fool > 1.0:
-        return (
-            f"the discriminator always wins: loss/disc {tell:.2g}, loss/adv {fool:.2g}; pictures"
-            f" no longer follow it; {gentler}"
-        )
-    if tell > LOST:
-        return f"the discriminator diverges: loss/disc {tell:.3g}, and 1 is guessing; {gentler}"
-    if run.level.get("adv_weight", 0.0) >= 0.99e4 * c.loss.adversarial > 0:
-        return (
-            "adv_weight is at its bound: the discriminator gives the picture no gradient at all;"
-            f" {gentler}"
-        )
-    return None
-
-
 def starving(run, step, values):
     """The loop waits for its batches."""
     shares = [share for _, share in run.lines]
     if len(shares) < 3 or min(shares) < WAITING:
         return None
     data = run.config.data
-    resident = run.stage not in ("identity", "vqgan") and not data.get("resident", False)
+    resident = hasattr(VIEWS[run.stage.view], "resident") and not data.get("resident", False)
     memory = ", keep the codes on the devices (config.data.resident=True)" if resident else ""
     return (
         f"input is too slow: the loop waits for batches in {min(shares):.0%} of the time. More"
@@ -259,7 +179,7 @@ def diverging(run, step, values):
 
 def exploding(run, step, values):
     """The gradient grows and the loss with it, but all is finite yet."""
-    if run.stage == "vqgan" and step > run.config.loss.adversarial_start:
+    if step > run.stage.turns(run.config):
         return None  # a discriminator's norm wanders from 1.3 to 155 in order (small)
     norm, loss = run.level.get("gradient_norm"), run.level.get(run.loss)
     if norm is None or loss is None or loss < 1.1 * run.lowest[run.loss]:
@@ -276,9 +196,9 @@ def exploding(run, step, values):
 def copying(run, step, values):
     """Leaving the picture as it is would be no worse."""
     steps = run.config.train.steps
-    if run.stage not in COPIES or step < min(steps, max(EARLY * steps, 2 * WINDOW)):
+    if not run.stage.copies or step < min(steps, max(EARLY * steps, 2 * WINDOW)):
         return None
-    error, unchanged, what = COPIES[run.stage]
+    error, unchanged, what = run.stage.copies
     if values[error] < values[unchanged]:
         return None
     known = run.level.get(run.loss)
@@ -302,26 +222,24 @@ def copying(run, step, values):
 
 def overfitting(run, step, values):
     """Unseen people fare worse and worse while the training set's loss falls."""
-    if run.stage not in WORTH or run.best is None:
+    if not run.stage.worth or run.best is None:
         return None
-    name, sign, margin = WORTH[run.stage]
+    name, sign, margin = run.stage.worth
     best, then = run.best
-    now, heard = run.level.get(run.loss), run.level.get("accuracy")
-    data = f"more people in {run.config.data.root}, or stop earlier (config.train.steps)"
-    if run.stage == "expert" and heard and heard - values[name] > GAP:
-        return (
-            f"the expert knows the training clips by heart: accuracy {heard:.2f} on them,"
-            f" {values[name]:.2f} on unseen people; {data}"
-        )
-    lost = best - sign * values[name]
+    now, lost = run.level.get(run.loss), best - sign * values[name]
     if run.worse < 3 or lost < margin * abs(best) or None in (then, now) or now >= then:
         return None
     return (
         f"overfitting: {name} was {abs(best):.3g}, is {values[name]:.3g} and has been worse for"
-        f" {run.worse} evaluations, while {run.loss} fell from {then:.3g} to {now:.3g}; {data}"
+        f" {run.worse} evaluations, while {run.loss} fell from {then:.3g} to {now:.3g}; more people"
+        f" in {run.config.data.root}, or stop earlier (config.train.steps)"
     )
 
 
-STEP_RULES = (collapsed_codes, critic, starving, diverging, exploding)
-SLOW_RULES = (stuck_expert,)
-EVALUATION_RULES = (copying, overfitting)
+RULES = (
+    Rule(starving),
+    Rule(diverging),
+    Rule(exploding),
+    Rule(copying, "evaluations"),
+    Rule(overfitting, "evaluations"),
+)

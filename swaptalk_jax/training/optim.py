@@ -1,7 +1,9 @@
 """Optimizers from the config: one group for each top-level key of the parameters."""
 
 import jax
+import jax.numpy as jnp
 import optax
+from flax.traverse_util import flatten_dict, unflatten_dict
 from optax import contrib
 
 
@@ -56,3 +58,24 @@ def optimizer(groups, steps, params):
     }
     tree = {k: jax.tree.map(lambda _, label=labels[k]: label, v) for k, v in params.items()}
     return optax.partition(transforms, tree)
+
+
+def forget(tx, state, params, renewed):
+    """The optimizer's state with zeros for rows of parameters that are new.
+
+    renewed: some of the tree of params, with a mask bool [rows] for each array in it; {}: none.
+    Moments of Adam and Muon are forgotten, counts of steps are not.
+    """
+    if not renewed:
+        return state
+    masks = flatten_dict(renewed)
+    whole = unflatten_dict({path: masks.get(path, False) for path in flatten_dict(params)})
+
+    def cleared(moment, mask):
+        if mask is False or isinstance(moment, optax.MaskedNode):  # of another group
+            return moment
+        return jnp.where(mask.reshape(-1, *[1] * (moment.ndim - 1)), 0.0, moment)
+
+    return optax.tree.map_params(
+        tx, cleared, state, whole, is_leaf=lambda x: isinstance(x, optax.MaskedNode)
+    )

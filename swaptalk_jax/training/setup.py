@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from data_pipelines.loading import loader
+from data_pipelines.loading import loader, roots
 from swaptalk_jax import backend, errors, stages
 from swaptalk_jax.costs import count
 from swaptalk_jax.training import checkpoints, optim, processes, resident, sharding
 from swaptalk_jax.training.step import initial, make_step
-from swaptalk_jax.weights import provenance
+from swaptalk_jax.weights import encoded, finished
 
 
 class Batches:
@@ -57,7 +57,10 @@ class Trainer:
 
     def __init__(self, config, devices=None):
         """devices: to run on, all that JAX sees unless given."""
-        self.config, self.stage = config, stages.make(config)
+        self.config, networks = config, finished.opened(config)
+        kind = stages.named(config.stage).metadata_of
+        metadata = roots.metadata(config.data, kind) if kind else None
+        self.stage = stages.make(config, networks, metadata)
         self.mesh = _mesh(config, devices)
         processes.meet()
         self.everywhere = sharding.replicated(self.mesh)
@@ -69,9 +72,9 @@ class Trainer:
         self.tx = optim.optimizer(config.optimizer, config.train.steps, shapes)
         self.shapes = jax.eval_shape(self._init, self.example)
         self.layout = sharding.layout(self.mesh, self.shapes, config.sharding)
-        frozen = self.stage.load_frozen()
-        self.vqgan_fingerprint = provenance.check_codes(config, self.stage.view, frozen)
-        self.sound_fingerprint = provenance.check_sound(config, self.stage.view)
+        frozen = {slot: network.params() for slot, network in self.stage.networks.items()}
+        self.vqgan_fingerprint = encoded.check_codes(config, self.stage.view, frozen)
+        self.sound_fingerprint = encoded.check_sound(config, self.stage.view)
         self.frozen = jax.device_put(frozen, self.everywhere)
         self.step = None
         whole = {"out_shardings": self.everywhere}  # so that every host can read the results
@@ -90,7 +93,7 @@ class Trainer:
     def new_state(self):
         """The state of step 0."""
         state = backend.jit(self._init, once=True, out_shardings=self.layout)(self.example)
-        params = self.stage.start(state.params)
+        params = self.stage.start(state.params, finished.starting_point(self.config))
         state = state.replace(params=jax.device_put(params, self.layout.params))
         averaged = self.stage.averaged(state.params) if state.ema else {}
         # Copies: an array that stood twice in the state could not be donated.

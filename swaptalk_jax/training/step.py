@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from swaptalk_jax.training import sharding
+from swaptalk_jax.training import optim, sharding
 
 FEW = 8  # images a TPU; see few_a_device
 
@@ -95,7 +95,8 @@ def make_step(stage, tx, config, split):
         (metrics, grads), aux = accumulated(gradients, batch, rng, split)
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        params = stage.after_update(params, aux, jax.random.fold_in(rng, 1))
+        params, renewed = stage.after_update(params, aux, jax.random.fold_in(rng, 1))
+        opt_state = optim.forget(tx, opt_state, params, renewed)
         ema = averaged(state, stage.averaged(params), config.train.ema) if state.ema else {}
         metrics["gradient_norm"] = optax.global_norm(grads)
         return TrainState(state.step + 1, params, opt_state, ema), metrics

@@ -19,24 +19,17 @@ from swaptalk_jax.weights.provenance import _check_vqgan, _features
 
 FORMAT, VERSION = "swaptalk-bundle", 1
 
-# File of the bundle -> stage that trained it and the networks it holds.
-FILES = {
-    "vqgan": ("vqgan", ("vqgan",)),
-    "recogniser": ("identity", ("recogniser",)),
-    "expert": ("expert", ("expert",)),
-    "swap": ("swap", ("swap",)),
-    "sync": ("sync", ("warp", "unet")),
-}
-
 NOTICE = (
     "What this bundle makes is generated media. Mark it as such wherever it is shown, and use a "
     "person's face or voice only with that person's consent."
 )
 
 
-def export(workdir, out):
-    """Writes the bundle of the five finished stages below `workdir`; returns its config (dict).
+def export(workdir, out, parts):
+    """Writes the bundle of the finished stages below `workdir`; returns its config (dict).
 
+    parts: {file of the bundle, without its ending: (stage that trained it, names of the networks in
+    it)}, as the stages declare them (stages.bundled).
     Its recogniser is the one that the swap was trained against, also where it is an imported one.
     The folder `out` appears whole or not at all; a bundle that was there is replaced.
     Raises CheckpointError: a stage is not finished, or was trained on another VQGAN's codes.
@@ -45,16 +38,17 @@ def export(workdir, out):
     if out.exists() and any(out.iterdir()) and not (out / store.CONFIG).exists():
         raise errors.CheckpointError(f"{out} holds other files; name a new folder for --out")
     stages = {
-        stage: _finished(workdir / stage) for stage, _ in FILES.values() if stage != "identity"
+        stage: _finished(workdir / stage) for stage, _ in parts.values() if stage != "identity"
     }
     stages["identity"] = _finished(_recogniser(workdir, stages["swap"][1]))
     networks = {
-        name: {network: stages[stage][0][network] for network in parts}
-        for name, (stage, parts) in FILES.items()
+        name: {network: stages[stage][0][network] for network in kept}
+        for name, (stage, kept) in parts.items()
     }
     fingerprint = store.fingerprint(networks["vqgan"]["vqgan"])
-    for stage in ("expert", "swap", "sync"):
-        _check_vqgan(workdir / stage, stages[stage][1], fingerprint)
+    for stage, (_, config) in stages.items():
+        if config.get("vqgan_fingerprint"):
+            _check_vqgan(workdir / stage, config, fingerprint)
     features = _features(workdir, stages)
     if features.network:
         networks["speech"] = {"speech": features.network[0]}
@@ -68,7 +62,7 @@ def export(workdir, out):
         for name, tree in networks.items()
     }
     configs = {stage: config for stage, (_, config) in stages.items()}
-    config = _described(configs, fingerprint, features)
+    config = _described(configs, parts, fingerprint, features)
     config["sha256"] = {name: hashlib.sha256(blob).hexdigest() for name, blob in blobs.items()}
     _publish(out, blobs | {store.CONFIG: json.dumps(config, indent=1).encode()})
     return config
@@ -124,16 +118,16 @@ def _recogniser(workdir, swap):
     return workdir / folder.relative_to(root) if folder.is_relative_to(root) else folder
 
 
-def _described(configs, fingerprint, features):
+def _described(configs, parts, fingerprint, features):
     """The bundle's config, less the digests, from the stages' configs."""
     model = {
         network: configs[stage]["model"][network]
-        for stage, networks in FILES.values()
+        for stage, networks in parts.values()
         for network in networks
     }
     imported = {
         network: configs[stage]
-        for stage, networks in FILES.values()
+        for stage, networks in parts.values()
         for network in networks
         if "network" in configs[stage]
     }
@@ -153,6 +147,7 @@ def _described(configs, fingerprint, features):
             "context": data["context"],
             "window": data["window"],
         },
+        "inference": configs["sync"].get("inference", {}),  # see inference.swaptalk.Rules
         "vqgan": fingerprint,
         "model": model,
         # Of networks that are not our own: class, and file with its licence.

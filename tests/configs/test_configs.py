@@ -6,6 +6,7 @@ import pytest
 
 from configs import common, expert, identity, swap, sync, vqgan
 from swaptalk_jax.errors import RunError
+from swaptalk_jax.models import registry
 from swaptalk_jax.models.discriminator import PatchDiscriminator
 from swaptalk_jax.models.expert import LipExpert
 from swaptalk_jax.models.latent import factor
@@ -32,7 +33,8 @@ NETWORKS = {
 @pytest.mark.parametrize("name", NETWORKS)
 def test_paper_size_has_the_shapes_and_the_parameters_that_the_docstring_states(name):
     network, stage, inputs, output = NETWORKS[name]
-    model = network(**stage.get_config().model[name])
+    model = registry.build(name, stage.get_config().model[name])
+    assert isinstance(model, network)
     inputs = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in inputs]
     result, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), *inputs)
     assert jax.tree.leaves(result)[0].shape == output
@@ -51,6 +53,26 @@ def test_sizes_agree_with_one_another(size):
         c = stage.get_config(size)
         assert c.train.steps > 0 and c.data.root.startswith(f"runs/{size}/")
         assert all(need.command.startswith("python -m ") for need in c.upstream)
+
+
+@pytest.mark.parametrize("size", common.IMAGE_SIZE)
+def test_every_field_of_a_network_can_be_set(size):
+    for stage in (identity, vqgan, expert, swap, sync):
+        model = stage.get_config(size).model
+        for slot, fields in model.items():
+            assert set(fields) == set(registry.section(slot)), slot
+            registry.build(slot, fields)
+
+
+def test_the_papers_figure_is_the_default_and_smaller_sizes_say_where_they_depart():
+    for size in common.IMAGE_SIZE:
+        own, paper = size != "paper", size == "paper"
+        module, lips = swap.get_config(size).model.swap, sync.get_config(size)
+        assert (module.shared_linear, module.equal_start, module.residual) == (own, own, own)
+        assert (lips.model.unet.residual, lips.model.warp.attention) == (own, own)
+        assert lips.model.unet.groups == (32 if paper else 0)
+        assert lips.inference.warp == ("never" if paper else "self")
+        assert lips.inference.quantize == own
 
 
 def test_unknown_size_is_refused():

@@ -23,7 +23,7 @@ from data_pipelines.media.log_mel import piece, whisper_loudest, whisper_mel
 from data_pipelines.records import reader as records_reader
 from data_pipelines.records.kinds import RecordError, encode_image
 from data_pipelines.synthetic import sampling
-from swaptalk_jax import errors
+from swaptalk_jax import errors, stages
 from swaptalk_jax import sound as swaptalk_jax_sound
 from swaptalk_jax.encoding import sets
 from swaptalk_jax.inference import edit, swaptalk
@@ -32,7 +32,7 @@ from swaptalk_jax.pretrained import hubert, whisper
 from swaptalk_jax.pretrained.formats import ctranslate2
 from swaptalk_jax.sound import FADE, OVERLAP, Features, first_moments, loudness, starts
 from swaptalk_jax.training import loop
-from swaptalk_jax.weights import bundle, provenance, store
+from swaptalk_jax.weights import bundle, encoded, store
 
 KINDS = tuple(parity.SMALL)
 GOLDEN = np.load(parity.GOLDEN)
@@ -377,13 +377,13 @@ def test_training_refuses_codes_with_other_features(world, networks, tmp_path):
     root, folder = world
     for other in ("log_mel", installed(tmp_path / "w", networks["whisper"], "other")):
         with pytest.raises(RecordError, match="its features of sound are small_whisper"):
-            provenance.check_sound(config(root, expert, "expert", other), "windows")
-    assert provenance.check_sound(config(root, expert, "expert", "log_mel"), "swaps") is None
+            encoded.check_sound(config(root, expert, "expert", other), "windows")
+    assert encoded.check_sound(config(root, expert, "expert", "log_mel"), "swaps") is None
     sync = config(root, expert, "sync", folder)
     sync.frozen.expert = str(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"stage": "expert"}))
     with pytest.raises(errors.CheckpointError, match="other features of sound .log_mel, here"):
-        provenance.check_sound(sync, "windows")
+        encoded.check_sound(sync, "windows")
 
 
 def test_from_codes_to_a_clip_with_the_bundle_alone(world, tmp_path, monkeypatch):
@@ -397,12 +397,12 @@ def test_from_codes_to_a_clip_with_the_bundle_alone(world, tmp_path, monkeypatch
         patch.setitem(random_bundle.DATA, "features", "log_mel")
         random_bundle.train(runs, stages=("expert",))
     with pytest.raises(errors.CheckpointError, match="expert: was trained on other features"):
-        bundle.export(runs, tmp_path / "bundle")
+        bundle.export(runs, tmp_path / "bundle", stages.bundled())
     c = config(root, expert, "expert", folder)
     c.workdir = str(runs / "expert")
     shutil.rmtree(runs / "expert")
     loop.train(c)
-    bundle.export(runs, tmp_path / "bundle")
+    bundle.export(runs, tmp_path / "bundle", stages.bundled())
     shutil.rmtree(runs)
     shutil.copytree(tmp_path / "bundle", tmp_path / "elsewhere")
 
@@ -412,7 +412,7 @@ def test_from_codes_to_a_clip_with_the_bundle_alone(world, tmp_path, monkeypatch
     assert pipe.config["speech"]["source"]["name"] == "small_whisper"
     sound = parity.sound(1)
     np.testing.assert_array_equal(pipe.features(sound), made(sound))
-    provenance.check(root / "codes", pipe.features)
+    encoded.check(root / "codes", pipe.features)
 
     clip = sampling.sample_clip(seed=1, identity_index=0, clip_index=0, frames=8)
     drawn = [sampling.render_frame(clip, i, (64, 64)) for i in range(8)]

@@ -53,9 +53,9 @@ def joint(pipe, validation):
     joint/id_retrieval as in `swap`.
 
     The truth is the proxy's result, which has the target's true mouth; the reference is the swapped
-    first frame of the target's clip. The rules to choose from at inference: *_no_warp: the
-    reference's lips are not moved to the target's pose; *_unquantized: the swapped face is not put
-    on codes before its lips are made.
+    first frame of the target's clip. The plain names follow `pipe.rules`. Beside them, each against
+    warped lips on codes: *_no_warp: the reference's lips are not moved to the target's pose;
+    *_unquantized: the swapped face is not put on codes before its lips are made.
     """
     tally = Tally()
     for rows in chunks(spread(len(validation.triples), JOINT), pipe.batch_size):
@@ -69,9 +69,9 @@ def joint(pipe, validation):
         raw = [pipe.swap(source, z, quantize=False) for z in (target, first)]
         codes = [pipe.quantize(z) for z in raw]
         results = {
-            "": pipe.sync(*codes, heard),
+            "": pipe.sync(*(codes if pipe.rules.quantize else raw), heard),
             "_no_warp": pipe.sync(*codes, heard, warp=False),
-            "_unquantized": pipe.sync(*raw, heard),
+            "_unquantized": pipe.sync(*raw, heard, warp=True),
             "_unchanged": with_lips(*codes),
         }
         for name, z in results.items():

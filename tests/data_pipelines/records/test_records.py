@@ -13,7 +13,7 @@ import tensorflow_datasets as tfds
 
 from data_pipelines.records import kinds, reader
 from data_pipelines.records.shards import Shards
-from swaptalk_jax.weights import provenance
+from swaptalk_jax.weights import encoded
 
 CODES = {
     "identities": ["ann", "bob"],
@@ -281,9 +281,9 @@ def test_broken_metadata_is_named(tmp_path, name):
 
 def test_codes_of_another_vqgan_are_refused_with_the_way_out(tmp_path):
     write(tmp_path)
-    provenance.check_fingerprint(tmp_path, "codes", "aaaa")
+    encoded.check_fingerprint(tmp_path, "codes", "aaaa")
     with pytest.raises(kinds.RecordError) as error:
-        provenance.check_fingerprint(tmp_path, "codes", "bbbb")
+        encoded.check_fingerprint(tmp_path, "codes", "bbbb")
     for part in ("VQGAN aaaa", "runs/vqgan", "VQGAN bbbb", "python -m swaptalk_jax.encode"):
         assert part in str(error.value)
 

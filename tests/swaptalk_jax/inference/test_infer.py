@@ -13,10 +13,12 @@ import cv2
 import numpy as np
 import pytest
 import random_bundle
+from places import ROOT
 
 from data_pipelines.faces import align, landmarks
 from data_pipelines.media import audio, read_video, write_video
 from data_pipelines.synthetic import sampling
+from swaptalk_jax import stages
 from swaptalk_jax.errors import CheckpointError
 from swaptalk_jax.inference import edit, mark, swaptalk
 from swaptalk_jax.weights import store
@@ -265,21 +267,21 @@ def test_export_refuses_by_name_and_keeps_the_old_bundle(tmp_path):
     runs, out = tmp_path / "runs", tmp_path / "bundle"
     random_bundle.train(runs, stages=("vqgan", "identity", "expert", "swap"))
     with pytest.raises(CheckpointError, match="sync: this stage is not finished"):
-        export(runs, out)
+        export(runs, out, stages.bundled())
     assert not out.exists()
     random_bundle.train(runs)
-    export(runs, out)
+    export(runs, out, stages.bundled())
     held = json.loads((out / "config.json").read_text())
     settings = json.loads((runs / "expert" / "config.json").read_text())
     settings["vqgan_fingerprint"] = "0" * 16
     (runs / "expert" / "config.json").write_text(json.dumps(settings))
     with pytest.raises(CheckpointError, match="expert: was trained on another VQGAN"):
-        export(runs, out)
+        export(runs, out, stages.bundled())
     assert json.loads((out / "config.json").read_text()) == held
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
     with pytest.raises(CheckpointError, match="holds other files"):
-        export(runs, tmp_path / "mine")
+        export(runs, tmp_path / "mine", stages.bundled())
     assert sorted(os.listdir(tmp_path)) == ["bundle", "mine", "runs"]
 
 
@@ -318,3 +320,37 @@ def write_wav(path, samples, rate):
         frame.sample_rate = rate
         container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
+
+
+def test_the_bundles_rules_hold_until_a_user_says_otherwise(monkeypatch):
+    assert random_bundle.pipe().rules == swaptalk.Rules("self", True)  # a bundle that names none
+    paper = swaptalk.Rules("never", False)
+    assert paper.changed("auto", "auto") == paper
+    assert paper.changed("always", "yes") == swaptalk.Rules("always", True)
+    assert swaptalk.Rules().changed("never", "no") == paper
+    warps = {w: [swaptalk.Rules(w).warps(own) for own in (False, True)] for w in ("self", "always")}
+    assert warps == {"self": [True, False], "always": [True, True]} and not paper.warps(False)
+
+
+def test_swap_and_sync_follow_the_rules(monkeypatch):
+    pipe = random_bundle.pipe()
+    images = np.random.default_rng(0).integers(0, 255, (3, 16, 16, 3), np.uint8)
+    z = pipe.encode(images)
+    sound = np.random.default_rng(1).normal(size=(2, 4 * 160)).astype(np.float32).reshape(2, 4, 160)
+    ours = pipe.swap(z[0], z[1:]), pipe.sync(z[1:], z[0], sound)
+    monkeypatch.setattr(pipe, "rules", swaptalk.Rules("never", False))
+    papers = pipe.swap(z[0], z[1:]), pipe.sync(z[1:], z[0], sound)
+    np.testing.assert_array_equal(ours[0], pipe.quantize(papers[0]))
+    np.testing.assert_array_equal(ours[1], pipe.sync(z[1:], z[0], sound, warp=True))
+    np.testing.assert_array_equal(papers[1], pipe.sync(z[1:], z[0], sound, warp=False))
+    assert np.abs(ours[0] - papers[0]).max() > 0 and np.abs(ours[1] - papers[1]).max() > 0
+
+
+def test_what_a_user_of_a_bundle_waits_for_is_small():
+    heavy = "orbax", "grain", "tensorboardX", "tensorflow_datasets", "optax"
+    rooms = "swaptalk_jax.training", "swaptalk_jax.stages", "configs"
+    code = "import sys, swaptalk_jax.infer; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    modules = done.stdout.split()
+    assert "swaptalk_jax.inference.edit" in modules
+    assert not [m for m in modules if m.split(".")[0] in heavy or m.startswith(rooms)]

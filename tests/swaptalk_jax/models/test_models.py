@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from swaptalk_jax.errors import CheckpointError
+from swaptalk_jax.models import registry
 from swaptalk_jax.models.blocks import group_count, upsample
 from swaptalk_jax.models.discriminator import PatchDiscriminator
 from swaptalk_jax.models.expert import LipExpert, unit
+from swaptalk_jax.models.generator import Generator
 from swaptalk_jax.models.latent import halves, join
 from swaptalk_jax.models.lip_unet import LipUNet
 from swaptalk_jax.models.public.vgg import VGG16Features
@@ -21,7 +24,9 @@ from swaptalk_jax.models.vqgan import VQGAN
 from swaptalk_jax.models.warp import FaceWarp, grid_sample
 
 TINY_VQGAN = dict(width=8, multipliers=(1, 2), blocks=1, embed_dim=8, codes=16)
-TINY_UNET = dict(width=8, multipliers=(1, 2), blocks=1, attention_levels=(1,), heads=2)
+TINY_UNET = dict(
+    width=8, multipliers=(1, 2), blocks=1, attention_levels=(1,), heads=2, groups=2, residual=True
+)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -49,9 +54,9 @@ PAPER = {
     ),
     "recogniser": (Recogniser(), [IMAGE], [(2, 512)], 43.6),
     "expert": (LipExpert(), [(2, 5, 16, 32, 256), SOUND], [(2, 512), (2, 512)], 23.1),
-    "swap": (SwapTransformer(), [GRID, GRID], [GRID], 26.0),
-    "warp": (FaceWarp(), [HALF, HALF, HALF], [HALF, (2, 16, 32, 2)], 10.5),
-    "unet": (LipUNet(), [HALF, SOUND], [HALF], 214.1),
+    "swap": (SwapTransformer(), [GRID, GRID], [GRID], 26.1),
+    "warp": (FaceWarp(), [HALF, HALF, HALF], [HALF, (2, 16, 32, 2)], 9.5),
+    "unet": (LipUNet(), [HALF, SOUND], [HALF], 213.6),
     "discriminator": (PatchDiscriminator(), [IMAGE], [(2, 62, 62, 1)], 2.8),
     "vgg": (
         VGG16Features(),
@@ -91,7 +96,10 @@ TINY = {
         ),
         [array(2, 4, 4, 8), array(2, 4, 4, 8, seed=1)],
     ),
-    "warp": (FaceWarp(width=8, depth=1), [array(2, 4, 8, 8, seed=i) for i in range(3)]),
+    "warp": (
+        FaceWarp(width=8, depth=1, attention=True),
+        [array(2, 4, 8, 8, seed=i) for i in range(3)],
+    ),
     "unet": (
         LipUNet(**TINY_UNET, context_width=16, embed_dim=8),
         [array(2, 4, 8, 8), array(2, 10, 12, seed=1)],
@@ -408,3 +416,85 @@ def test_groups_divide_the_channels_and_are_32_at_the_papers_widths():
     for channels in (8, 16, 24, 32, 48, 96, 128, 320, 512):
         assert channels % group_count(channels) == 0
     assert group_count(128) == group_count(512) == 32
+
+
+@pytest.mark.parametrize(
+    "network, inputs, words",
+    [
+        (
+            LipUNet(**TINY_UNET | {"groups": 3}, embed_dim=8),
+            [(1, 4, 8, 8), (1, 10, 12)],
+            "groups = 3 do not",
+        ),
+        (LipUNet(**TINY_UNET), [(1, 4, 8, 8), (1, 10, 12)], "residual needs embed_dim = 8"),
+        (LipUNet(**TINY_UNET), [(1, 3, 8, 8), (1, 10, 12)], "3x8 cells cannot be halved 1 times"),
+        (
+            LipUNet(**TINY_UNET | {"attention_levels": (2,)}, embed_dim=8),
+            [(1, 4, 8, 8), (1, 10, 12)],
+            "attention_levels = .2,., but",
+        ),
+        (FaceWarp(width=8, depth=3), [(1, 4, 8, 8)] * 3, "multiples of 8"),
+        (LipExpert(), [(1, 5, 4, 8, 6), (1, 10, 12)], "halved 3 times"),
+        (SwapTransformer(grid=(4, 4), heads=3, width=16), [(1, 4, 4, 8)] * 2, "multiple of heads"),
+        (SwapTransformer(grid=(4, 4), residual=True), [(1, 4, 4, 8)] * 2, "embed_dim = 8"),
+    ],
+)
+def test_contradictions_are_one_line(network, inputs, words):
+    inputs = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in inputs]
+    with pytest.raises(ValueError, match=words) as caught:
+        jax.eval_shape(network.init, jax.random.key(0), *inputs)
+    assert "\n" not in str(caught.value)
+
+
+def shapes(network, *inputs):
+    found = jax.eval_shape(network.init, jax.random.key(0), *inputs)["params"]
+    return flatten_dict(found, sep="/")
+
+
+def test_the_papers_figures_differ_from_the_small_sizes_by_fields():
+    z = array(1, 4, 4, 8)
+    fields = dict(blocks=1, width=16, heads=2, ffn_width=16, embed_dim=8, grid=(4, 4))
+    figure = shapes(SwapTransformer(**fields), z, z)
+    text = shapes(SwapTransformer(**fields, shared_linear=True), z, z)
+    assert {name for name in figure if name.startswith("linear_")} >= {
+        "linear_source/kernel",
+        "linear_target/kernel",
+    }
+    assert "linear_in/kernel" in text and "linear_source/kernel" not in text
+    for equal in (False, True):
+        network = SwapTransformer(**fields, equal_start=equal)
+        start = jax.jit(network.init)(jax.random.key(0), z, z)["params"]["block0"]["attention"]
+        assert (start["query"]["kernel"] == start["key"]["kernel"]).all() == equal
+    warp = [array(1, 4, 8, 8)] * 3
+    for attention in (False, True):
+        found = shapes(FaceWarp(width=8, depth=1, attention=attention), *warp)
+        assert any("attention" in name for name in found) == attention
+
+
+def test_the_generator_keeps_the_upper_half_and_moves_lips_only_where_asked():
+    (warp, _), (unet, _) = TINY["warp"], TINY["unet"]
+    generator = Generator(warp, unet)
+    params = {"warp": trained("warp")[0]["params"], "unet": trained("unet")[0]["params"]}
+    target, reference, sound = array(2, 8, 8, 8), array(2, 8, 8, 8, seed=1), array(2, 10, 12)
+    result = generator.apply(params, target, reference, sound)
+    np.testing.assert_array_equal(halves(result)[0], halves(target)[0])
+    lips, offsets = generator.lips(params, target, reference, sound)
+    np.testing.assert_array_equal(halves(result)[1], lips)
+    assert offsets.shape == (2, 4, 8, 2)
+    still = generator.apply(params, target, reference, sound, warp=False)
+    own = unet.apply({"params": params["unet"]}, halves(reference)[1], sound)
+    np.testing.assert_array_equal(halves(still)[1], own)
+    assert np.abs(still - result).max() > 1e-3
+
+
+def test_a_config_that_names_no_network_or_no_field_is_refused_in_one_line():
+    assert registry.build("swap", {"network": "SwapTransformer", "blocks": 3}).blocks == 3
+    assert "remat" not in registry.section("unet") and registry.section("unet")["groups"] == 32
+    for fields, words in (
+        ({"network": "DiT"}, "model.swap names 'DiT', which is no swap here"),
+        ({"depth": 3}, "SwapTransformer has no depth; its fields are: blocks, "),
+    ):
+        with pytest.raises(CheckpointError, match=words):
+            registry.build("swap", fields)
+    with pytest.raises(CheckpointError, match="no such network"):
+        registry.build("light", {})

@@ -22,7 +22,7 @@ from swaptalk_jax.models.vqgan import VQGAN
 from swaptalk_jax.pretrained import stlpips, taming, vgg16
 from swaptalk_jax.stages import losses
 from swaptalk_jax.stages.vqgan import VQGANStage
-from swaptalk_jax.weights import store
+from swaptalk_jax.weights import finished, store
 
 SIDE = 24  # as the golden's images
 VGG = {
@@ -213,13 +213,17 @@ def stage(tmp_path, **frozen):
         tmp_path / "recogniser", {"recogniser": params}, {"model": {"recogniser": numbers}}
     )
     c.frozen.update({"recogniser": str(tmp_path / "recogniser"), **frozen})
-    return VQGANStage(c)
+    return VQGANStage(c, finished.opened(c))
+
+
+def parameters(stage):
+    return {slot: network.params() for slot, network in stage.networks.items()}
 
 
 def test_the_perceptual_loss_is_the_installed_networks_distance_or_that_of_edges(tmp_path):
     image, result = (random_images.image(seed, 2, 32, 32, 3) for seed in (0, 1))
     plain = stage(tmp_path)
-    nets = plain.load_frozen()
+    nets = parameters(plain)
     assert "perceptual" not in nets
     edges = losses.feature_difference(losses.edge_maps(image), losses.edge_maps(result))
     assert plain.difference(nets, image, result) == pytest.approx(float(edges))
@@ -230,7 +234,7 @@ def test_the_perceptual_loss_is_the_installed_networks_distance_or_that_of_edges
         {"stage": "pretrained", "network": "VGG16Features", "model": {"perceptual": fields}},
     )
     with_network = stage(tmp_path, perceptual=str(tmp_path / "stlpips"))
-    nets = with_network.load_frozen()
+    nets = parameters(with_network)
     distance = jax.jit(functools.partial(VGG16Features(**fields).apply, method="distance"))
     each = distance({"params": params}, image, result)
     only = {"perceptual": 1.0, "perceptual_examples": 0, "edges": 0.0}

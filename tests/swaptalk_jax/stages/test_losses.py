@@ -1,5 +1,6 @@
 """Losses against values that can be worked out by hand."""
 
+import jax
 import numpy as np
 import pytest
 
@@ -23,3 +24,12 @@ def test_contrast_asks_only_pairs_in_sync():
     assert losses.contrast(EYE, EYE, np.zeros(3, np.float32)) == 0.0
     # a pair out of sync is still an answer: window 2 now takes sound 1 for its own
     assert losses.contrast(EYE[[0, 1, 1]], EYE[[0, 1, 2]], label) > 5.0
+
+
+def test_the_sync_loss_is_minus_log_cosine_with_a_bounded_gradient_that_never_ends():
+    cosine = np.linspace(0.06, 1.0, 20).astype(np.float32)
+    np.testing.assert_allclose(losses.sync(cosine), -np.log(cosine), atol=1e-6)
+    assert float(losses.sync(np.float32(0.0))) == pytest.approx(np.log(20) + 1)
+    for x in (0.0, 1e-5, 0.01, 0.049, 0.05, 0.051, 0.5, 1.0):
+        slope = float(jax.grad(lambda c: losses.sync(c))(np.float32(x)))
+        assert -20.001 <= slope <= -0.999, x

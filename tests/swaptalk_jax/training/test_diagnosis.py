@@ -13,7 +13,7 @@ from swaptalk_jax import stages
 from swaptalk_jax.models import registry
 from swaptalk_jax.training import diagnosis, optim
 from swaptalk_jax.training.step import initial, make_step
-from swaptalk_jax.weights import store
+from swaptalk_jax.weights import finished, store
 
 CONFIGS = {"identity": identity, "vqgan": vqgan, "expert": expert, "swap": swap, "sync": sync}
 GRID, WIDTH = (16, 16), 8  # micro's codes of a picture, and sound as wide as there are kinds of it
@@ -53,7 +53,7 @@ def healthy(name, steps=300):
     elif name == "expert":
         curves |= {"loss/bce": falling(0.72, 0.2), "accuracy": 1.0 - falling(0.5, 0.03)}
     else:
-        curves[diagnosis.LOSS[name]] = falling(0.4, 0.1)
+        curves[stages.named(name).learns] = falling(0.4, 0.1)
     curves |= {"input_wait": np.repeat(rng.random(math.ceil(steps / 50)) * 0.2, 50)[:steps]}
     names = list(curves)
     return [dict(zip(names, row, strict=True)) for row in zip(*curves.values(), strict=True)]
@@ -221,14 +221,18 @@ def trained(config, frozen, batches):
         config.frozen[name] = str(frozen / name) if config.frozen[name] else ""
     batches = iter(batches)
     first = next(batches)
-    stage = stages.make(config)
+    stage = stages.make(config, finished.opened(config))
     shapes = jax.eval_shape(stage.init, jax.random.key(0), first)
     tx = optim.optimizer(config.optimizer, config.train.steps, shapes)
     state = jax.jit(lambda: initial(stage, tx, config, jax.random.key(0), first))()
-    step, nets = jax.jit(make_step(stage, tx, config)), stage.load_frozen()
+    step, nets = jax.jit(make_step(stage, tx, config)), frozen_params(stage)
     for batch in itertools.islice(itertools.chain([first], batches), config.train.steps):
         state, metrics = step(state, nets, batch)
         yield {name: float(value) for name, value in metrics.items()}
+
+
+def frozen_params(stage):
+    return {slot: network.params() for slot, network in stage.networks.items()}
 
 
 def pairs(true, size=16):

@@ -31,7 +31,7 @@ class Stage:
         return error, ({"error": error}, {"seen": batch["x"][:, :8]})
 
     def after_update(self, params, aux, rng):
-        return params | {"age": params["age"] + aux["seen"][3]}
+        return params | {"age": params["age"] + aux["seen"][3]}, {}
 
     def averaged(self, params):
         return {"net": params["net"]}

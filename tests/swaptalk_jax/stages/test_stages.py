@@ -1,0 +1,233 @@
+"""A stage is one file: everything else is derived from what it declares."""
+
+import dataclasses
+import json
+import sys
+import textwrap
+from pathlib import Path
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import random_bundle
+from ml_collections import ConfigDict
+
+from configs import common, identity, swap, sync, vqgan
+from swaptalk_jax import errors, stages
+from swaptalk_jax.evaluation import report
+from swaptalk_jax.models import registry
+from swaptalk_jax.models.blocks import cut
+from swaptalk_jax.models.recogniser import Recogniser
+from swaptalk_jax.stages.images import augment
+from swaptalk_jax.training import diagnosis, optim
+from swaptalk_jax.training.step import initial, make_step
+from swaptalk_jax.weights import bundle, finished, store
+
+SIXTH = '''
+"""Brightness: a toy objective on the VQGAN's images."""
+
+import jax.numpy as jnp
+
+from swaptalk_jax.stages import Stage
+from swaptalk_jax.stages.rules import Rule
+
+
+def dark(run, step, values):
+    """Pictures that stay dark."""
+    return "too dark: raise config.optimizer.default.lr" if step == 3 else None
+
+
+class BrightnessStage(Stage):
+    """params: light."""
+
+    view = "images"
+    frozen = ("expert",)
+    bundled, file = ("light",), "brightness"
+    learns = "loss/light"
+    worth = ("val/light", -1, 0.1)
+    rules = (Rule(dark),)
+
+    def __init__(self, config, networks, metadata=None):
+        super().__init__(config, networks, metadata)
+        self.light = self.build("light")
+
+    def init(self, rng, batch):
+        """Parameters."""
+        return {"light": self.light.init(rng, batch["image"])["params"]}
+
+    def loss(self, params, frozen, batch, rng, step):
+        """Distance from white."""
+        image = self.light.apply({"params": params["light"]}, batch["image"])
+        loss = jnp.mean(jnp.abs(1.0 - image))
+        return loss, ({"loss/light": loss}, {})
+
+
+STAGE = BrightnessStage
+'''
+
+
+class Light(nn.Module):
+    """Adds a learned number to images."""
+
+    start: float = 0.0
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, image):
+        return image + self.param("light", nn.initializers.constant(self.start), ())
+
+
+@pytest.fixture
+def sixth(tmp_path, monkeypatch):
+    """The toy stage's file beside the others, and its network by name."""
+    folder = tmp_path / "stages"
+    folder.mkdir()
+    (folder / "brightness.py").write_text(textwrap.dedent(SIXTH))
+    monkeypatch.setattr(stages, "__path__", [*stages.__path__, str(folder)])
+    monkeypatch.setitem(registry.MODELS, "light", [Light])
+    stages.registered.cache_clear()
+    yield
+    stages.registered.cache_clear()
+    sys.modules.pop("swaptalk_jax.stages.brightness", None)
+
+
+def config_of_the_sixth():
+    c = common.config("brightness", "micro")
+    c.frozen = {"expert": "somewhere"}
+    c.model = {"light": {"start": 0.25}}
+    common.complete(c)
+    c.train.update(steps=10, batch_size=2)
+    return c
+
+
+def test_the_stages_stand_in_the_order_in_which_they_need_one_another(sixth):
+    assert list(stages.registered()) == [
+        "identity",
+        "vqgan",
+        "expert",
+        "swap",
+        "brightness",
+        "sync",
+    ]
+    with pytest.raises(errors.RunError, match="'blur': one of identity, vqgan"):
+        stages.named("blur")
+
+
+def test_a_sixth_stage_is_trained_diagnosed_bundled_and_reported_without_an_edit(sixth, tmp_path):
+    config, images = config_of_the_sixth(), {"image": jnp.zeros((2, 4, 4, 3))}
+    assert config.model.light.network == "Light"
+    stage = stages.make(config, {"expert": object()})
+    params = stage.init(jax.random.key(0), images)
+    tx = optim.optimizer(config.optimizer, 10, params)
+    state = initial(stage, tx, config, jax.random.key(0), images)
+    state, metrics = jax.jit(make_step(stage, tx, config))(state, {}, images)
+    assert float(metrics["loss/light"]) == pytest.approx(0.75)
+    assert float(state.params["light"]["light"]) > 0.25
+
+    run = diagnosis.Diagnosis(config)
+    told = [line for step in (1, 2, 3) for line in run.step(step, {"loss/light": 0.7})]
+    assert told == ["too dark: raise config.optimizer.default.lr"]
+    assert run.evaluation(5, {"val/light": 0.5}) == [] and run.best[0] == -0.5
+
+    runs = tmp_path / "runs"
+    random_bundle.train(runs, stages=("vqgan", "identity", "expert", "swap", "sync"))
+    plain = json.loads(config.to_json())
+    store.save_network(runs / "brightness", jax.device_get(state.params), plain)
+    parts = stages.bundled()
+    assert parts["brightness"] == ("brightness", ("light",))
+    made = bundle.export(runs, tmp_path / "bundle", parts)
+    networks, read = bundle.load(tmp_path / "bundle")  # which imports no stage
+    assert read == made and read["model"]["light"]["start"] == 0.25
+    assert float(networks["light"]["light"]) == float(state.params["light"]["light"])
+
+    row = json.dumps({"step": 1, "loss/light": 0.7}) + "\n"
+    (runs / "brightness" / "metrics.jsonl").write_text(row)
+    assert "<h3>brightness</h3>" in report._curves(runs, read["steps"])
+
+
+def test_a_stage_without_its_frozen_network_is_refused_in_one_line():
+    with pytest.raises(errors.CheckpointError, match="swap needs config.frozen.vqgan"):
+        stages.make(swap.get_config("micro"), {})
+    c = vqgan.get_config("micro")
+    assert stages.make(c, {"recogniser": None}).perceptual is None
+
+
+def test_sound_around_a_frame_has_to_last_as_long_as_a_window():
+    c = sync.get_config("micro")
+    c.data.context = 7
+    with pytest.raises(errors.RunError, match="config.data.context = 7, config.data.window = 5"):
+        stages.make(c, {"vqgan": None, "expert": None})
+
+
+@dataclasses.dataclass
+class Doubled:
+    """A frozen network that no stage opened: it is handed over."""
+
+    name: str = "expert"
+
+
+def test_stages_open_no_files(monkeypatch):
+    monkeypatch.setattr(Path, "read_text", lambda *_: pytest.fail("a file was opened"))
+    monkeypatch.setattr(finished.store, "load_network", lambda *_: pytest.fail("a file was opened"))
+    frozen = {slot: Doubled(slot) for slot in ("vqgan", "recogniser", "expert", "perceptual")}
+    for module in (identity, vqgan, swap, sync):
+        stage = stages.make(module.get_config("micro"), frozen, {"identities": ["ann"] * 3})
+        assert set(stage.networks) == {*stage.frozen, *stage.optional}
+
+
+# Restarted codes.
+
+
+def test_a_restarted_row_moves_as_a_row_of_a_new_run_does():
+    params = {"net": {"book": jnp.zeros((3, 2)), "bias": jnp.zeros(2)}, "age": jnp.zeros(3)}
+    groups = ConfigDict({"default": common.adam(0.1, clip=1.0), "constant": ("age",)})
+    tx = optim.optimizer(groups, 10, params)
+    grads = jax.tree.map(jnp.ones_like, params)
+    state = tx.update(grads, tx.init(params), params)[1]
+    masks = {"net": {"book": jnp.array([False, True, False])}}
+    forgotten = jax.jit(lambda s: optim.forget(tx, s, params, masks))(state)
+    before, after = jax.tree.leaves(state), jax.tree.leaves(forgotten)
+    books = [(a, b) for a, b in zip(before, after, strict=True) if a.shape == (3, 2)]
+    assert len(books) == 2  # both moments
+    for a, b in books:
+        assert (b[1] == 0).all() and (a[1] != 0).any()
+        np.testing.assert_array_equal(b[::2], a[::2])
+    others = [(a, b) for a, b in zip(before, after, strict=True) if a.shape != (3, 2)]
+    for a, b in others:
+        np.testing.assert_array_equal(a, b)
+    still = jax.tree.map(jnp.zeros_like, params)
+    moved = tx.update(still, forgotten, params)[0]["net"]["book"]
+    assert (moved[1] == 0).all() and (moved[0] != 0).all()  # the old code's momentum is gone
+    assert optim.forget(tx, state, params, {}) is state
+
+
+# The recogniser's augmentation.
+
+
+def test_images_are_augmented_as_the_recogniser_sees_them(monkeypatch):
+    seen = []
+
+    def watched(rng, image):
+        seen.append(image.shape)
+        return augment(rng, image)
+
+    monkeypatch.setattr("swaptalk_jax.stages.identity.augment", watched)
+    c = identity.get_config("micro")
+    stage = stages.make(c, {}, {"identities": ["ann", "bob"]})
+    image = np.random.default_rng(0).integers(0, 255, (2, 32, 32, 3), np.uint8)
+    batch = {"image": image, "identity": np.zeros(2, np.int32)}
+    params = jax.eval_shape(stage.init, jax.random.key(0), batch)
+    jax.eval_shape(stage.loss, params, {}, batch, jax.random.key(0), 0)
+    assert seen == [(2, 24, 24, 3)]
+
+
+def test_a_face_that_is_cut_already_has_the_embedding_of_its_crop():
+    network = Recogniser(stages=(1,), width=8, embed_dim=8, input_size=8)
+    image = np.random.default_rng(0).uniform(-1, 1, (2, 16, 16, 3)).astype(np.float32)
+    params = network.init(jax.random.key(0), image)
+    face = network.cut(image)
+    np.testing.assert_array_equal(face, cut(image, network.box, 8))
+    whole, own = network.apply(params, image), network.apply(params, face, cut=False)
+    np.testing.assert_allclose(whole, own, atol=1e-6)

@@ -20,7 +20,6 @@ from data_pipelines.records import kinds
 from swaptalk_jax import command, errors
 from swaptalk_jax.encoding.sets import Encoding
 from swaptalk_jax.training import upstream
-from swaptalk_jax.weights import store
 
 DONE = "encode.json"
 
@@ -31,12 +30,8 @@ def main(_):
     config, out = flags.FLAGS.config, Path(flags.FLAGS.out)
     if config.distributed:
         jax.distributed.initialize()
-    own = {
-        "path": f"{config.workdir}/{store.PARAMS}",
-        "command": upstream.train_command(config),
-    }
     try:
-        upstream.prepare(config, own)
+        upstream.prepare(config, "sound", config.stage)
         encoding = Encoding(config, out, flags.FLAGS.batch_size)
         done = out / DONE
         if done.exists() and json.loads(done.read_text()) == encoding.metadata:

@@ -14,7 +14,7 @@ from ml_collections import config_flags
 
 from data_pipelines.records import kinds
 from swaptalk_jax import command, errors, pictures
-from swaptalk_jax.training import checkpoints, processes, upstream
+from swaptalk_jax.training import agreement, checkpoints, claim, processes, upstream
 from swaptalk_jax.training.history import History
 from swaptalk_jax.training.interrupt import Interrupt
 from swaptalk_jax.training.log import Writer
@@ -53,11 +53,13 @@ def train(config):
     Returns the last TrainState. Raises progress.RunError (a SystemExit) when the run cannot go on;
     Ctrl-C and SIGTERM save and exit with processes' codes.
     """
+    agreement.check(config)
     upstream.prepare(config)
+    agreement.check_upstream(config)
     workdir, steps, every = Path(config.workdir), config.train.steps, config.train
     watchdog = Watchdog(every.hang_seconds, f"[{config.stage}]")
     with watchdog, Interrupt() as interrupt:
-        plain_config = checkpoints.claim(workdir, config)
+        plain_config = claim.claim(config)
         run = Trainer(config)
         saved = checkpoints.Checkpoints(workdir, every.keep)
         start, state = run.restored(saved)
@@ -119,9 +121,10 @@ def start(config):
         if config.distributed:
             processes.join(config)
         command.keep_compiled(config.compile_cache)
-        done = store.finished_steps(config.workdir)
-        if done >= config.train.steps:
-            print(f"[{config.stage}] {config.workdir} has its {done} steps; nothing to do")
+        agreement.check(config)
+        if claim.ended(config):
+            steps = config.train.steps
+            print(f"[{config.stage}] {config.workdir} has its {steps} steps; nothing to do")
             return
         train(config)
     except (errors.CheckpointError, kinds.RecordError, errors.RunError) as error:

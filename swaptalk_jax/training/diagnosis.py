@@ -10,6 +10,9 @@ import collections
 import math
 import statistics
 
+from swaptalk_jax.stages import losses
+from swaptalk_jax.training import optim
+
 # A metric's level is its median over so many steps: a log line's worth, and no single batch of a
 # few examples moves it.
 WINDOW = 50
@@ -60,7 +63,7 @@ class Diagnosis:
         self.newest = collections.defaultdict(lambda: collections.deque(maxlen=WINDOW))
         self.level, self.lowest, self.highest = {}, {}, {}  # of metrics with WINDOW steps
         self.start = None  # the loss before training, or its first level after a restart
-        self.joined = config.loss.adversarial_start if self.stage == "vqgan" else math.inf
+        self.joined = losses.adversarial_start(config) if self.stage == "vqgan" else math.inf
         self.lines = collections.deque(maxlen=3)  # input_wait of the newest log lines
         self.best = None  # worth of the best evaluation, and the training loss then
         self.worse = 0  # evaluations since then
@@ -118,8 +121,9 @@ class Diagnosis:
         path = f"config.optimizer.{group or 'default'}"
         rates = optimizer[group or "default"]
         what = f"first not finite: {', '.join(parts or broken)} ({metrics[first]})"
-        if not math.isfinite(rates.lr):
-            return f"{what}; {path}.lr is {rates.lr}."
+        rate = optim.rate_field(rates)
+        if not math.isfinite(rates[rate]):
+            return f"{what}; {path}.{rate} is {rates[rate]}."
         norms = [m["gradient_norm"] for _, m in rows[:-1] if "gradient_norm" in m]
         usual = self.lowest.get("gradient_norm", norms[0] if norms else 0.0)
         advice = _slower(path, rates)
@@ -161,7 +165,7 @@ class _Watch:
 
 def _slower(path, group):
     """What makes an optimizer's steps shorter."""
-    rate = "muon_lr" if group.muon_lr else "lr"
+    rate = optim.rate_field(group)
     clip = f"lower {path}.clip (now {group.clip:g})" if group.clip else f"set {path}.clip=1"
     return f"lower {path}.{rate} (now {group[rate]:g}) or {clip}"
 
@@ -206,14 +210,15 @@ def collapsed_codes(run, step, values):
 
 def critic(run, step, values):
     """A discriminator that always wins, or is lost."""
-    if run.stage != "vqgan" or step < run.config.loss.adversarial_start + WINDOW:
+    if run.stage != "vqgan" or step < losses.adversarial_start(run.config) + WINDOW:
         return None
     c = run.config
-    path = "config.optimizer." + ("discriminator" if "discriminator" in c.optimizer else "default")
+    group = "discriminator" if "discriminator" in c.optimizer else "default"
+    rate = optim.rate_field(c.optimizer[group])
     tell, fool = run.level.get("loss/disc", 1.0), run.level.get("loss/adv", 0.0)
     gentler = (
-        f"lower {path}.lr (now {c.optimizer[path.split('.')[-1]].lr:g}), or start it later"
-        f" (config.loss.adversarial_start, now {c.loss.adversarial_start})"
+        f"lower config.optimizer.{group}.{rate} (now {c.optimizer[group][rate]:g}), or start it"
+        f" later (config.loss.adversarial_start_share, now {c.loss.adversarial_start_share:g})"
     )
     if tell < WON and fool > 1.0:
         return (
@@ -259,7 +264,7 @@ def diverging(run, step, values):
 
 def exploding(run, step, values):
     """The gradient grows and the loss with it, but all is finite yet."""
-    if run.stage == "vqgan" and step > run.config.loss.adversarial_start:
+    if run.stage == "vqgan" and step > losses.adversarial_start(run.config):
         return None  # a discriminator's norm wanders from 1.3 to 155 in order (small)
     norm, loss = run.level.get("gradient_norm"), run.level.get(run.loss)
     if norm is None or loss is None or loss < 1.1 * run.lowest[run.loss]:
@@ -289,7 +294,7 @@ def copying(run, step, values):
         )
     else:
         default = run.config.optimizer.default
-        rate = "muon_lr" if default.muon_lr else "lr"
+        rate = optim.rate_field(default)
         cause = (
             f"it learns too slowly: raise config.optimizer.default.{rate} (now {default[rate]:g})"
             " or config.train.steps"

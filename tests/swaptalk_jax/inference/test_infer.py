@@ -265,21 +265,21 @@ def test_export_refuses_by_name_and_keeps_the_old_bundle(tmp_path):
     runs, out = tmp_path / "runs", tmp_path / "bundle"
     random_bundle.train(runs, stages=("vqgan", "identity", "expert", "swap"))
     with pytest.raises(CheckpointError, match="sync: this stage is not finished"):
-        export(runs, out)
+        export(random_bundle.folders(runs), out)
     assert not out.exists()
     random_bundle.train(runs)
-    export(runs, out)
+    export(random_bundle.folders(runs), out)
     held = json.loads((out / "config.json").read_text())
     settings = json.loads((runs / "expert" / "config.json").read_text())
     settings["vqgan_fingerprint"] = "0" * 16
     (runs / "expert" / "config.json").write_text(json.dumps(settings))
     with pytest.raises(CheckpointError, match="expert: was trained on another VQGAN"):
-        export(runs, out)
+        export(random_bundle.folders(runs), out)
     assert json.loads((out / "config.json").read_text()) == held
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
     with pytest.raises(CheckpointError, match="holds other files"):
-        export(runs, tmp_path / "mine")
+        export(random_bundle.folders(runs), tmp_path / "mine")
     assert sorted(os.listdir(tmp_path)) == ["bundle", "mine", "runs"]
 
 

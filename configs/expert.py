@@ -24,6 +24,7 @@ def get_config(size=""):
     c = common.config("expert", size)
     c.needs = ("data", "vqgan", "codes")
     c.frozen = {"vqgan": common.below(c, "vqgan")}
+    least = dict(width=32, audio_width=128, audio_blocks=2)
     c.model = {
         "expert": common.by_size(
             size,
@@ -34,27 +35,9 @@ def get_config(size=""):
                 audio_blocks=2,
                 embed_dim=512,
             ),
-            small=dict(
-                width=32,
-                multipliers=(1, 2, 4, 4),
-                audio_width=128,
-                audio_blocks=2,
-                embed_dim=256,
-            ),
-            tiny=dict(
-                width=32,
-                multipliers=(1, 2, 4),
-                audio_width=128,
-                audio_blocks=2,
-                embed_dim=128,
-            ),
-            micro=dict(
-                width=8,
-                multipliers=(1, 2),
-                audio_width=16,
-                audio_blocks=2,
-                embed_dim=16,
-            ),
+            small=dict(least, multipliers=(1, 2, 4, 4), embed_dim=256),
+            tiny=dict(least, multipliers=(1, 2, 4), embed_dim=128),
+            micro=dict(least, width=8, multipliers=(1, 2), audio_width=16, embed_dim=16),
         )
     }
     # InfoNCE beside the cross-entropy. Tiny, 240 of 360 steps, unseen people, an earlier VQGAN's

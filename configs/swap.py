@@ -29,47 +29,7 @@ def get_config(size=""):
     c.frozen = {"vqgan": common.below(c, "vqgan"), "recogniser": common.recogniser(c)}
     c.agreed += (("frozen.recogniser", c.frozen.recogniser),)
     c.remat = common.full(size)  # of the decoder behind the identity losses, too
-    c.model = {
-        "swap": common.by_size(
-            size,
-            paper=dict(
-                blocks=8,
-                width=512,
-                heads=8,
-                ffn_width=2048,
-                embed_dim=256,
-                grid=(32, 32),
-                residual=False,
-            ),
-            small=dict(
-                blocks=4,
-                width=128,
-                heads=4,
-                ffn_width=512,
-                embed_dim=64,
-                grid=(32, 32),
-                residual=True,
-            ),
-            tiny=dict(
-                blocks=3,
-                width=96,
-                heads=4,
-                ffn_width=384,
-                embed_dim=64,
-                grid=(16, 16),
-                residual=True,
-            ),
-            micro=dict(
-                blocks=1,
-                width=16,
-                heads=2,
-                ffn_width=64,
-                embed_dim=16,
-                grid=(16, 16),
-                residual=True,
-            ),
-        )
-    }
+    c.model = model(size)
     # Weights of eq. 10 (ours); how many of a batch have identity losses, 0: all.
     c.loss = {"proxy": 1.0, "id_source": 0.5, "id_result": 0.5, "id_examples": 0}
     # The rate is ours. Post-norm needs the warm-up.
@@ -91,3 +51,25 @@ def get_config(size=""):
         )
     )
     return c
+
+
+def model(size):
+    """The numbers of the transformer."""
+    least = dict(heads=4, embed_dim=64, grid=(16, 16), residual=True)
+    return {
+        "swap": common.by_size(
+            size,
+            paper=dict(
+                blocks=8,
+                width=512,
+                heads=8,
+                ffn_width=2048,
+                embed_dim=256,
+                grid=(32, 32),
+                residual=False,
+            ),
+            small=dict(least, blocks=4, width=128, ffn_width=512, grid=(32, 32)),
+            tiny=dict(least, blocks=3, width=96, ffn_width=384),
+            micro=dict(least, blocks=1, width=16, ffn_width=64, heads=2, embed_dim=16),
+        )
+    }

@@ -30,58 +30,7 @@ def get_config(size=""):
         c.needs = ("data", "identity", "vqgan", "codes", "expert", "swap")
     c.frozen = {"vqgan": common.below(c, "vqgan"), "expert": common.below(c, "expert")}
     c.bundle = {"swap": common.below(c, "swap")}
-    c.model = {
-        "warp": common.by_size(
-            size,
-            paper=dict(width=128, depth=2),
-            small=dict(width=32, depth=2),
-            tiny=dict(width=16, depth=2),
-            micro=dict(width=8, depth=2),
-        ),
-        "unet": common.by_size(
-            size,
-            paper=dict(
-                width=192,
-                multipliers=(1, 2, 4),
-                blocks=2,
-                attention_levels=(1, 2),
-                heads=8,
-                context_width=512,
-                embed_dim=256,
-                residual=True,
-            ),
-            small=dict(
-                width=48,
-                multipliers=(1, 2, 4),
-                blocks=1,
-                attention_levels=(1, 2),
-                heads=4,
-                context_width=96,
-                embed_dim=64,
-                residual=True,
-            ),
-            tiny=dict(
-                width=40,
-                multipliers=(1, 2),
-                blocks=1,
-                attention_levels=(1,),
-                heads=4,
-                context_width=64,
-                embed_dim=64,
-                residual=True,
-            ),
-            micro=dict(
-                width=8,
-                multipliers=(1, 2),
-                blocks=1,
-                attention_levels=(1,),
-                heads=2,
-                context_width=16,
-                embed_dim=16,
-                residual=True,
-            ),
-        ),
-    }
+    c.model = model(size)
     # Weights of eq. 16 (ours), and of a mouth's cells in L_code.
     c.loss = {"code": 1.0, "sync": 0.03, "mouth": 1.0}
     c.optimizer.default = common.adam(lr=1e-4)  # ours
@@ -103,3 +52,41 @@ def get_config(size=""):
         )
     )
     return c
+
+
+def model(size):
+    """The numbers of both networks."""
+    least = dict(
+        multipliers=(1, 2), blocks=1, attention_levels=(1,), heads=4, embed_dim=64, residual=True
+    )
+    return {
+        "warp": common.by_size(
+            size,
+            paper=dict(width=128, depth=2),
+            small=dict(width=32, depth=2),
+            tiny=dict(width=16, depth=2),
+            micro=dict(width=8, depth=2),
+        ),
+        "unet": common.by_size(
+            size,
+            paper=dict(
+                width=192,
+                multipliers=(1, 2, 4),
+                blocks=2,
+                attention_levels=(1, 2),
+                heads=8,
+                context_width=512,
+                embed_dim=256,
+                residual=True,
+            ),
+            small=dict(
+                least,
+                width=48,
+                multipliers=(1, 2, 4),
+                attention_levels=(1, 2),
+                context_width=96,
+            ),
+            tiny=dict(least, width=40, context_width=64),
+            micro=dict(least, width=8, heads=2, context_width=16, embed_dim=16),
+        ),
+    }

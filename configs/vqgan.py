@@ -39,58 +39,7 @@ def get_config(size=""):
     c.agreed += (("frozen.recogniser", c.frozen.recogniser),)
     c.init_from = ""
     c.remat = common.full(size)
-    c.model = {
-        "vqgan": common.by_size(
-            size,
-            paper=dict(
-                width=128,
-                multipliers=(1, 1, 2, 2, 4),
-                patch=1,
-                shortcut=False,
-                blocks=2,
-                attention=True,
-                embed_dim=256,
-                codes=2048,
-            ),
-            small=dict(
-                width=32,
-                multipliers=(1, 2),
-                patch=2,
-                shortcut=True,
-                blocks=1,
-                attention=False,
-                embed_dim=64,
-                codes=1024,
-            ),
-            tiny=dict(
-                width=48,
-                multipliers=(1, 2),
-                patch=2,
-                shortcut=True,
-                blocks=1,
-                attention=False,
-                embed_dim=64,
-                codes=2048,
-            ),
-            micro=dict(
-                width=8,
-                multipliers=(1, 2),
-                patch=1,
-                shortcut=True,
-                blocks=1,
-                attention=False,
-                embed_dim=16,
-                codes=32,
-            ),
-        ),
-        "discriminator": common.by_size(
-            size,
-            paper=dict(width=64, layers=3),
-            small=dict(width=16, layers=2),
-            tiny=dict(width=16, layers=2),
-            micro=dict(width=8, layers=1),
-        ),
-    }
+    c.model = model(size)
     c.loss = loss(size)
     c.optimizer = {
         "default": common.adam(lr=2e-3, b2=0.99, warmup=30, clip=1.0, decay=True),
@@ -111,6 +60,38 @@ def get_config(size=""):
         )
     )
     return c
+
+
+def model(size):
+    """The numbers of both networks."""
+    least = dict(
+        multipliers=(1, 2), patch=2, shortcut=True, blocks=1, attention=False, embed_dim=64
+    )
+    return {
+        "vqgan": common.by_size(
+            size,
+            paper=dict(
+                width=128,
+                multipliers=(1, 1, 2, 2, 4),
+                patch=1,
+                shortcut=False,
+                blocks=2,
+                attention=True,
+                embed_dim=256,
+                codes=2048,
+            ),
+            small=dict(least, width=32, codes=1024),
+            tiny=dict(least, width=48, codes=2048),
+            micro=dict(least, width=8, codes=32, patch=1, embed_dim=16),
+        ),
+        "discriminator": common.by_size(
+            size,
+            paper=dict(width=64, layers=3),
+            small=dict(width=16, layers=2),
+            tiny=dict(width=16, layers=2),
+            micro=dict(width=8, layers=1),
+        ),
+    }
 
 
 def loss(size):

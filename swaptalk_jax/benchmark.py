@@ -23,7 +23,7 @@ from swaptalk_jax.benchmarks import scaling
 from swaptalk_jax.benchmarks.startup import startup
 from swaptalk_jax.benchmarks.steps import measure
 from swaptalk_jax.costs import chips
-from swaptalk_jax.training import processes, upstream
+from swaptalk_jax.training import agreement, processes, upstream
 
 
 def main(_):
@@ -38,7 +38,9 @@ def main(_):
         elif values.scaling and "JAX_NUM_CPU_DEVICES" not in os.environ:
             jax.config.update("jax_num_cpu_devices", scaling.SIMULATED)
         command.keep_compiled(config.compile_cache)
+        agreement.check(config)
         upstream.prepare(config)
+        agreement.check_upstream(config)
         if values.scaling_rows:
             found = scaling.rows(config, jax.devices(), values.scaling_most, values.steps)
             if jax.process_index() == 0:

@@ -19,7 +19,7 @@ from data_pipelines import files
 from data_pipelines.records import kinds
 from swaptalk_jax import command, errors
 from swaptalk_jax.encoding.sets import Encoding
-from swaptalk_jax.training import upstream
+from swaptalk_jax.training import agreement, upstream
 
 DONE = "encode.json"
 
@@ -31,7 +31,9 @@ def main(_):
     if config.distributed:
         jax.distributed.initialize()
     try:
+        agreement.check(config)
         upstream.prepare(config, "sound", config.stage)
+        agreement.check_upstream(config)
         encoding = Encoding(config, out, flags.FLAGS.batch_size)
         done = out / DONE
         if done.exists() and json.loads(done.read_text()) == encoding.metadata:

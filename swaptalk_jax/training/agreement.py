@@ -10,6 +10,7 @@ from swaptalk_jax.weights import store
 # Whole numbers, and the least that they may be.
 LEAST = {
     "seed": 0,
+    "join_seconds": 1,
     "data.workers": 0,
     "data.window": 1,
     "data.context": 1,
@@ -22,6 +23,7 @@ LEAST = {
     "train.eval_every": 1,
     "train.save_every": 1,
     "train.keep": 1,
+    "train.hang_seconds": 0,
     "train.profile_step": 0,
     "train.profile_steps": 1,
 }

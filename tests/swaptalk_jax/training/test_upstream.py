@@ -97,6 +97,13 @@ def test_the_recogniser_that_was_chosen_encodes_and_judges(tmp_path):
     assert not [a for a in upstream.command(c, "expert") if "recogniser" in a]
 
 
+def test_codes_are_made_by_the_vqgan_of_the_folder_that_was_chosen():
+    c = vqgan.get_config("tiny")
+    c.workdir = "/f8/vqgan"
+    (own,) = [n for n in upstream.needs(c, "vqgan") if n.path.parent.name == "vqgan"]
+    assert str(own.path.parent) == c.workdir and own.command[-1] == "--config.workdir=/f8/vqgan"
+
+
 def test_a_missing_network_is_an_error_with_the_command_that_gets_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # nothing of a user's own runs is here
     for module, size, line in (

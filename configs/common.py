@@ -1,38 +1,64 @@
-"""What all stages share: folders, the order in which stages need one another, loop defaults.
+"""What all stages share: sizes, folders, what must stand before a stage runs, defaults of the loop.
 
 Sizes are other numbers for the same code:
 
-- `paper` (the default): 512 px, the paper's networks, for TPU pods and CUDA nodes.
+- `paper` (the default): 512 px, the paper's recipe with the public networks that it names.
+- `open`: the same numbers; every network and the proxy are free for commercial use.
 - `small`: 128 px, for real clips on one GPU or, patiently, a CPU.
 - `tiny`: 64 px on the embedded synthetic set, minutes on 2 cores. Builds what is missing upstream.
 - `micro`: 32 px, seconds; for the tests, its pictures show nothing.
+
+Every folder hangs on `config.root`: `--config.root=X` moves all that was not set itself. Public
+networks hang on `config.pretrained` instead. They are the same whatever is trained, so all roots
+share one copy, at the place where `python -m swaptalk_jax.pretrained` puts it.
+
+A number marked `ours` is one that the paper states and that our copy of its text has lost.
 """
 
-from ml_collections import ConfigDict
+from absl import flags
+from ml_collections import ConfigDict, config_dict
 
-from swaptalk_jax.models import registry
+IMAGE_SIZE = {"paper": 512, "open": 512, "small": 128, "tiny": 64, "micro": 32}  # px of a side
 
-IMAGE_SIZE = {"paper": 512, "small": 128, "tiny": 64, "micro": 32}
+# Public networks by slot. Elsewhere: our own recogniser, edge maps, log-mel.
+PUBLIC = {
+    "paper": {"recogniser": "arcface_r50", "perceptual": "vgg16", "speech": "hubert_base"},
+    "open": {"recogniser": "sface", "perceptual": "stlpips", "speech": "whisper_tiny_en"},
+}
 
 
 def size_name(size):
-    """Checks the part after the colon of --config=configs/x.py:size."""
+    """The part after the colon of --config=configs/x.py:size, checked; none is "paper".
+
+    Raises flags.Error: of a ValueError, ml_collections would tell the whole traceback.
+    """
     size = size or "paper"
     if size not in IMAGE_SIZE:
-        raise ValueError(f"size {size!r}: one of {', '.join(IMAGE_SIZE)}")
+        known = ", ".join(IMAGE_SIZE)
+        raise flags.IllegalFlagValueError(f"there is no size {size!r}; the sizes are {known}")
     return size
+
+
+def full(size):
+    """Whether a size has the paper's numbers."""
+    return size in PUBLIC
+
+
+def by_size(size, **values):
+    """The value of a size out of paper=, small=, tiny= and micro=; `open` has the paper's."""
+    return values["paper" if full(size) else size]
 
 
 def config(stage, size):
     """A config without model, loss and step counts.
 
-    Paths hang together by `root`: every stage finds the others below it.
+    Its paths are lazy: they follow `root` and `pretrained` until they are set themselves.
     """
-    root = f"runs/{size}"
     c = ConfigDict()
     c.stage, c.size, c.seed = stage, size, 0
-    c.root = root
-    c.workdir = f"{root}/{stage}"
+    c.root = config_dict.FieldReference(f"runs/{size}")
+    c.pretrained = config_dict.FieldReference("runs/pretrained")
+    c.workdir = below(c, stage)
     c.mesh = {"data": -1}  # all devices
     # What is cut over the mesh instead of lying whole on every device; results stay the same.
     c.sharding = {
@@ -44,18 +70,19 @@ def config(stage, size):
     c.join_seconds = 300  # how long they wait for one another at the start
     c.precision = "auto"  # bfloat16 compute on TPU and GPU, float32 on CPU
     c.remat = False  # compute blocks again on the way back instead of keeping what they made
-    c.compile_cache = f"{root}/compiled"  # what XLA made, so that a restart is fast; "": none
+    c.compile_cache = below(c, "compiled")  # what XLA made, for a fast restart; "": none
     c.data = {
         # frames, clips, triples (data_pipelines.build); codes, swaps (swaptalk_jax.encode)
-        "root": f"{root}/data" if stage in ("identity", "vqgan") else f"{root}/codes",
+        "root": below(c, "data" if stage in ("identity", "vqgan") else "codes"),
         "extra": (),  # (root, weight) of more sets to train on, see data_pipelines/loading/roots.py
-        "workers": 0 if size in ("tiny", "micro", "small") else 8,
+        "workers": 8 if full(size) else 0,
         "flip": stage == "vqgan",  # never where identity matters: faces are not symmetric
         "resident": False,  # codes and features lie on the devices, cut over the mesh
         "window": 5,  # frames that the expert sees (chosen)
-        "context": 5,  # frames of sound that one frame of lips hears (chosen)
-        "features": "log_mel",
-        "eval_examples": {"paper": 1024, "small": 128, "tiny": 256, "micro": 4}[size],
+        "context": 5,  # tokens of sound (50 a second) on either side of a frame's middle (chosen)
+        # A name, or the folder of a speech network. The paper hears by HuBERT.
+        "features": public(c, "speech", "log_mel"),
+        "eval_examples": by_size(size, paper=1024, small=128, tiny=256, micro=4),
     }
     c.train = {
         "log_every": 50,
@@ -70,20 +97,46 @@ def config(stage, size):
     }
     c.frozen = {}
     c.optimizer = {"default": adam(1e-4)}
-    c.build_upstream = size in ("tiny", "micro")
-    c.upstream = ()
+    # What must stand first, in this order: "data", "codes" or stages. See training/upstream.py.
+    c.needs = ()
+    c.build_upstream = size in ("tiny", "micro")  # whether what is missing is built
+    c.build = build(size)
+    # What stages have to agree on, with its value here. The command that builds something upstream
+    # carries those of these fields that were set to something else.
+    c.agreed = (
+        ("root", c.root),
+        ("pretrained", c.pretrained),
+        ("data.features", c.data.features),
+        ("data.window", c.data.window),
+    )
     return c
 
 
-def complete(c):
-    """Gives c.model every field of its networks, at its default where the config sets none."""
-    c.model = {slot: registry.section(slot, **fields) for slot, fields in c.model.items()}
+def below(c, name):
+    """The path of `name` below the root, which follows --config.root."""
+    return c.get_ref("root") + f"/{name}"
 
 
-def adam(lr, b1=0.9, b2=0.999, warmup=0, clip=0.0, decay=False):
-    """One optimizer group; clip is a global norm (0 = none), decay a cosine to zero."""
+def public(c, slot, without=""):
+    """The folder of the public network that a size has in a slot; `without` where it has none."""
+    name = PUBLIC.get(c.size, {}).get(slot)
+    return c.get_ref("pretrained") + f"/{name}" if name else without
+
+
+def recogniser(c):
+    """The folder of the recogniser: the public one of the size, or our own."""
+    return public(c, "recogniser", below(c, "identity"))
+
+
+def adam(lr=0.0, b1=0.9, b2=0.999, warmup=0, clip=0.0, decay=False, lr_per_example=0.0):
+    """One optimizer group.
+
+    lr: the rate. lr_per_example: the rate is this x train.batch_size instead, and lr is 0.
+    clip: a global norm (0: none). decay: a cosine to zero.
+    """
     return {
         "lr": lr,
+        "lr_per_example": lr_per_example,
         "b1": b1,
         "b2": b2,
         "warmup": warmup,
@@ -103,44 +156,39 @@ def muon(muon_lr, lr, **options):
     return adam(lr, **options) | {"muon_lr": muon_lr}
 
 
-def needs(c, *names):
-    """What must stand before a stage can run: the path that tells, the command that makes it."""
-    suffix = "" if c.size == "paper" else f":{c.size}"
-    stages = {
-        name: (
-            f"{c.root}/{name}/params.safetensors",
-            f"python -m swaptalk_jax.train --config=configs/{name}.py{suffix}",
-        )
-        for name in ("identity", "vqgan", "expert", "swap")
-    }
-    known = {
-        "data": (f"{c.root}/data/triples/1.0.0/dataset_info.json", data_command(c)),
-        "codes": (
-            f"{c.root}/codes/encode.json",
-            f"python -m swaptalk_jax.encode --config=configs/vqgan.py{suffix} --out={c.root}/codes",
-        ),
-        **stages,
-    }
-    # The slot tells which of config.frozen the network is: another one there takes its place.
-    slots = {"identity": "recogniser", "vqgan": "vqgan", "expert": "expert"}
-    c.upstream = tuple(
-        ConfigDict({"path": known[n][0], "command": known[n][1], "slot": slots.get(n, "")})
-        for n in names
-    )
+def build(size):
+    """Options of data_pipelines.build that make a size's face shards.
 
-
-def data_command(c):
-    """The command that makes the face shards."""
-    size = IMAGE_SIZE[c.size]
-    command = f"python -m data_pipelines.build --out={c.root}/data --size={size}"
-    if c.size == "tiny":
-        return (
-            f"{command} --source=synthetic --identities=424 --val_identities=24 --clips=2"
-            " --frames=16 --triples=2400"
-        )
-    if c.size == "micro":
-        return (
-            f"{command} --source=synthetic --identities=6 --val_identities=2 --frames=20"
-            " --clips=2 --triples=16 --val_triples=4 --frame_size=96"
-        )
-    return f"{command} --source=<folder of videos>"
+    What stands in <> is for the user to fill in. The paper has 109,000 triples of HDTF, and Roop,
+    whose network is inswapper, for its proxy.
+    """
+    options = {"size": IMAGE_SIZE[size]}
+    if size == "tiny":
+        return options | {
+            "source": "synthetic",
+            "identities": 424,
+            "val_identities": 24,
+            "clips": 2,
+            "frames": 16,
+            "triples": 2400,
+        }
+    if size == "micro":
+        return options | {
+            "source": "synthetic",
+            "identities": 6,
+            "val_identities": 2,
+            "frames": 20,
+            "clips": 2,
+            "triples": 16,
+            "val_triples": 4,
+            "frame_size": 96,
+        }
+    if full(size):
+        options |= {"triples": 109_000, "proxy": "classical"}
+    if size == "paper":
+        options |= {
+            "proxy": "inswapper",
+            "proxy_model": "<inswapper_128.onnx>",
+            "proxy_recogniser": "<w600k_r50.onnx>",
+        }
+    return options | {"source": "<folder of videos>"}

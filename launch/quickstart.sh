@@ -10,7 +10,7 @@ run=runs/tiny
 demo=$run/demo
 
 python -m swaptalk_jax.train --config=configs/sync.py:tiny
-python -m swaptalk_jax.export --workdir=$run --out=$run/bundle
+python -m swaptalk_jax.export --config=configs/sync.py:tiny --out=$run/bundle
 # Two more people of four seconds each; the first one's face and words go onto the second one.
 python -c "from data_pipelines.synthetic import sampling
 sampling.write('$demo', seed=1, identities=2, clips=2, frames=100)"

@@ -15,7 +15,7 @@ from ml_collections import config_flags
 
 from swaptalk_jax import command
 from swaptalk_jax.benchmarks import scaling, startup, steps
-from swaptalk_jax.training import upstream
+from swaptalk_jax.training import agreement, upstream
 
 
 def main(values):
@@ -24,7 +24,9 @@ def main(values):
     arguments = [a for a in sys.argv[1:] if not a.startswith(("--scaling", "--startup", "--out"))]
     if values.scaling:
         scaling.simulate(config)
+    agreement.check(config)
     upstream.prepare(config)
+    agreement.check_upstream(config)
     if values.scaling_rows:
         scaling.write_rows(config, values.scaling_most, values.steps, values.scaling_rows)
     elif values.scaling:

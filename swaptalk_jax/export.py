@@ -1,4 +1,10 @@
-"""Checkpoints -> one inference bundle: `python -m swaptalk_jax.export --workdir=W --out=BUNDLE`.
+"""Checkpoints -> one inference bundle.
+
+    python -m swaptalk_jax.export --config=configs/sync.py:tiny --out=BUNDLE
+
+Each stage comes from where the config of sync says: sync from `workdir`, VQGAN and expert from
+`frozen`, the swap from `bundle`, and the recogniser from where the swap's own config says. So
+--config.root=X takes all of them from X.
 
 A bundle is a folder of safetensors files, one per stage, and `config.json`, which holds the
 networks' numbers, the sha256 of every file and the fingerprint of the VQGAN whose codes the other
@@ -8,15 +14,17 @@ the features of sound, it is part of the bundle.
 
 import jax
 from absl import flags
+from ml_collections import config_flags
 
 from swaptalk_jax import command, stages
+from swaptalk_jax.training import upstream
 from swaptalk_jax.weights.bundle import NOTICE, export
 
 
 def main(values):
     """Writes the bundle and tells what is in it."""
     jax.config.update("jax_platforms", "cpu")  # nothing is computed; leave accelerators to others
-    config = export(values.workdir, values.out, stages.bundled())
+    config = export(upstream.bundled(values.config), values.out, stages.bundled())
     steps = "  ".join(f"{stage} {count}" for stage, count in config["steps"].items())
     print(f"[export] {values.out}: {config['image_size']} px, VQGAN {config['vqgan']}; {steps}")
     print(f"[export] {NOTICE}")
@@ -24,7 +32,7 @@ def main(values):
 
 if __name__ == "__main__":
     # Not at the top: infer and evaluate, which import this file, have an --out of their own.
-    flags.DEFINE_string("workdir", None, "Folder of the five stages' runs, as runs/tiny.")
+    config_flags.DEFINE_config_file("config", None, "The config of sync, of the size wanted.")
     flags.DEFINE_string("out", None, "Folder of the bundle; one that is there is replaced.")
-    flags.mark_flags_as_required(["workdir", "out"])
+    flags.mark_flags_as_required(["config", "out"])
     command.start("export", main)

@@ -99,8 +99,10 @@ class _Whisper(_Windowed):
     whole sound the spectrum is clipped.
     """
 
+    network = WhisperEncoder
+
     def __init__(self, params, fields):
-        super().__init__(WhisperEncoder(**fields), params, window=1500)
+        super().__init__(self.network(**fields), params, window=1500)
 
     def inputs(self, samples, tokens):
         def cut(start):
@@ -123,10 +125,11 @@ class _Hubert(_Windowed):
     floor((n - 80) / 320).
     """
 
+    network = Hubert
     MARGIN = 40  # samples
 
     def __init__(self, params, fields):
-        super().__init__(Hubert(**fields), params, window=1000)
+        super().__init__(self.network(**fields), params, window=1000)
 
     def inputs(self, samples, tokens):
         mean, deviation = loudness(samples)

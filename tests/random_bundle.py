@@ -71,12 +71,17 @@ def train(workdir, seed=0, stages=("vqgan", "identity", "expert", "swap", "sync"
         store.save_network(Path(workdir) / stage, params, config)
 
 
+def folders(workdir):
+    """{stage: its folder} of what `train` has left below workdir, as bundle.export takes them."""
+    return {stage: Path(workdir) / stage for stage in ("vqgan", "expert", "swap", "sync")}
+
+
 @functools.cache
 def folder():
     """The bundle's folder, made once in a session; never write into it."""
     root = Path(_folder().name)
     train(root / "runs")
-    bundle.export(root / "runs", root / "bundle", declared.bundled())
+    bundle.export(folders(root / "runs"), root / "bundle", declared.bundled())
     return root / "bundle"
 
 

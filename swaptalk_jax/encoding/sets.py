@@ -14,8 +14,7 @@ from data_pipelines.records import kinds, reader, shards
 from swaptalk_jax.encoding.encoder import Encoder, normalised
 from swaptalk_jax.encoding.latents import Latents
 from swaptalk_jax.sound import Features
-from swaptalk_jax.training import processes, upstream
-from swaptalk_jax.weights import store
+from swaptalk_jax.training import agreement, processes, upstream
 
 DONE = "encode.json"  # below the sets: that both are whole, and of what they were made
 TELL_EVERY = 10.0  # seconds between two lines of progress
@@ -28,8 +27,9 @@ def encode(config, out, batch_size):
     batch_size: frames a step, over all devices of a host. Raises CheckpointError, RecordError and
     RunError.
     """
-    trained = f"{config.workdir}/{store.PARAMS}"
-    upstream.prepare(config, {"path": trained, "command": upstream.train_command(config)})
+    agreement.check(config)
+    upstream.prepare(config, "sound", config.stage)
+    agreement.check_upstream(config)
     encoding, done = Encoding(config, out, batch_size), Path(out) / DONE
     if done.exists() and json.loads(done.read_text()) == encoding.metadata:
         print(f"[encode] {out} already holds these codes; nothing to do")

@@ -14,9 +14,10 @@ import jax.numpy as jnp
 
 from data_pipelines.loading import shapes
 from data_pipelines.records import kinds
-from swaptalk_jax import sound, stages
+from swaptalk_jax import pretrained, sound, stages
 from swaptalk_jax.training import checkpoints, optim, sharding
 from swaptalk_jax.training.step import initial, make_step
+from swaptalk_jax.training.upstream import TRAINED_BY
 from swaptalk_jax.weights import finished, store
 
 PEOPLE = Path("frames") / kinds.VERSION / "metadata.json"
@@ -24,8 +25,7 @@ PEOPLE = Path("frames") / kinds.VERSION / "metadata.json"
 
 def reads(config):
     """Paths of the files that an Abstract takes shapes from where they are, sorted."""
-    folders = {Path(need.path).parent for need in config.upstream}
-    folders |= {Path(folder) for folder in config.frozen.values() if folder}
+    folders = {Path(folder) for folder in config.frozen.values() if folder}
     folders.add(Path(config.data.features))
     networks = [f / name for f in folders for name in (store.CONFIG, store.PARAMS)]
     return sorted([*networks, config.data.root / PEOPLE])
@@ -53,20 +53,21 @@ class Abstract:
         self.example = shapes.example(self.stage.view, self.config.data, self._metadata())
         self.key = jax.eval_shape(lambda: jax.random.key(0))
         self.params = jax.eval_shape(self.stage.init, self.key, self.batch(1))
-        self.tx = optim.optimizer(config.optimizer, config.train.steps, self.params)
+        steps, batch_size = config.train.steps, config.train.batch_size
+        self.tx = optim.optimizer(config.optimizer, steps, batch_size, self.params)
 
     def _fill(self, folder):
         """Lays into `folder` the config.json of networks that nobody has trained yet."""
-        self.absent = {}  # slot -> config of the stage that would train it
-        for need in self.config.upstream:
-            trained = Path(need.path).parent
-            slot = need.get("slot", "")
-            if self.config.frozen.get(slot) == str(trained) and not _stands(trained):
-                self.absent[slot] = self.upstream(trained.name)
-                path = folder / trained.name / store.CONFIG
-                path.parent.mkdir()
-                path.write_text(self.absent[slot].to_json())
-                self.config.frozen[slot] = str(path.parent)
+        self.absent = {}  # slot -> config of the stage that would train it; None: a public network
+        for slot, place in self.config.frozen.items():
+            if not place or _stands(Path(place)):
+                continue
+            public = pretrained.networks().get(Path(place).name)
+            trained = None if public else self.upstream(TRAINED_BY[slot])
+            path = folder / slot / store.CONFIG
+            path.parent.mkdir()
+            path.write_text(trained.to_json() if trained else _described(public))
+            self.absent[slot], self.config.frozen[slot] = trained, str(path.parent)
 
     def _people(self):
         """Metadata of the set of frames, or as many people as were said, where it isn't there."""
@@ -80,6 +81,10 @@ class Abstract:
         if network.name not in self.absent:
             return _structs(store.load_network(network.folder)[0][network.name])
         config = self.absent[network.name]
+        if config is None:
+            image = jax.ShapeDtypeStruct((1, self.size, self.size, 3), jnp.float32)
+            key = jax.eval_shape(lambda: jax.random.key(0))
+            return jax.eval_shape(network.model.init, key, image)["params"]
         if config.stage not in self.known:
             rest = (self.upstream, self.size, self.identities, self.known)
             self.known[config.stage] = Abstract(config, *rest)
@@ -89,7 +94,7 @@ class Abstract:
         """Sizes of the records, from the networks that encode them."""
         known = {"size": self.size, "embedding": 1, "grid": (1, 1)}  # views that hold none
         image = jax.ShapeDtypeStruct((1, self.size, self.size, 3), jnp.float32)
-        known["audio_width"] = sound.Features(self.config.data.features).width
+        known["audio_width"] = _audio_width(self.config.data.features)
         for network in self.networks:
             params = self.frozen[network.name]
             if network.name == "recogniser":
@@ -130,6 +135,19 @@ class Abstract:
             _structs(self.frozen, everywhere),
             self.batch(split.padded, sharding.batched(mesh)),
         )
+
+
+def _audio_width(features):
+    """Values of a token of sound; of a public network that isn't there, its class tells."""
+    public = pretrained.networks().get(Path(features).name)
+    if public and not _stands(Path(features)):
+        return sound.NETWORKS[public.module].network.width
+    return sound.Features(features).width
+
+
+def _described(public):
+    """config.json of a public network that isn't there: with the numbers of its class."""
+    return json.dumps({"network": public.module, "model": {public.slot: {}}})
 
 
 def _stands(folder):

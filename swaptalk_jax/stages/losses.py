@@ -49,6 +49,11 @@ def hinge_generator(fake):
     return -jnp.mean(fake)
 
 
+def adversarial_start(config):
+    """The first step with the adversarial loss, of a VQGAN's config: a share of its steps."""
+    return int(config.loss.adversarial_start_share * config.train.steps)
+
+
 def adaptive_weight(gradient_reconstruction, gradient_adversarial, weight):
     """weight x ||grad L_rec|| / (||grad L_adv|| + 1e-4), clipped to [0, 1e4] (VQGAN; PAPER eq. 6).
 

@@ -85,14 +85,16 @@ def collapsed_codes(run, step, values):
 
 def critic(run, step, values):
     """A discriminator that always wins, or is lost."""
-    if step < run.config.loss.adversarial_start + WINDOW:
+    if step < run.stage.turns(run.config) + WINDOW:
         return None
     c = run.config
-    path = "config.optimizer." + ("discriminator" if "discriminator" in c.optimizer else "default")
+    name = "discriminator" if "discriminator" in c.optimizer else "default"
+    group = c.optimizer[name]
+    rate = "lr_per_example" if group.lr_per_example else "lr"
     tell, fool = run.level.get("loss/disc", 1.0), run.level.get("loss/adv", 0.0)
     gentler = (
-        f"lower {path}.lr (now {c.optimizer[path.split('.')[-1]].lr:g}), or start it later"
-        f" (config.loss.adversarial_start, now {c.loss.adversarial_start})"
+        f"lower config.optimizer.{name}.{rate} (now {group[rate]:g}), or start it later"
+        f" (config.loss.adversarial_start_share, now {c.loss.adversarial_start_share:g})"
     )
     if tell < WON and fool > 1.0:
         return (

@@ -36,7 +36,7 @@ class VQGANStage(Stage):
     @staticmethod
     def turns(config):
         """The first step of the discriminator."""
-        return config.loss.adversarial_start
+        return losses.adversarial_start(config)
 
     def init(self, rng, batch):
         """Parameters from one batch of images."""
@@ -127,7 +127,7 @@ class VQGANStage(Stage):
             to_codes = 0.0  # `after_update` moves the codes
         total = total + c.vq * (to_codes + commitment) + c.id * id_loss
         adversarial, details = jax.lax.cond(
-            step >= c.adversarial_start,
+            step >= losses.adversarial_start(self.config),
             lambda: self.adversarial(params, described, (hidden, straight), image, result),
             lambda: (0.0, {k: jnp.zeros(()) for k in ("loss/adv", "loss/disc", "adv_weight")}),
         )

@@ -1,14 +1,13 @@
-"""Orbax checkpoints of a run, and finished networks as safetensors: the only file that knows both.
+"""Orbax checkpoints of a run: the only file that knows Orbax.
 
-A run's folder holds `run.json` (the config it was begun with), `checkpoints/` (training states, for
-resume) and, once it has ended, `params.safetensors` with the `config.json` that made them (what
-later stages and export read).
+A run's folder holds `run.json` (the config it was begun with, see claim.py), `checkpoints/`
+(training states, for resume) and, once it has ended, `params.safetensors` with the `config.json`
+that made them (what later stages and export read).
 """
 
 import collections
 import contextlib
 import gc
-import json
 import logging
 import sys
 import time
@@ -19,11 +18,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
-from data_pipelines import files
 from swaptalk_jax.errors import CheckpointError
-from swaptalk_jax.weights.store import load_config
-
-RUN = "run.json"
 
 
 class Checkpoints:
@@ -71,8 +66,8 @@ class Checkpoints:
                 known = _shapes(self.checkpointer.metadata(step).metadata)
                 if known and known != _shapes(like):  # nothing is known where files are missing
                     raise CheckpointError(
-                        f"{self.checkpointer.directory}: step {step} does not fit this config; use "
-                        "another --config.workdir or delete it"
+                        f"{self.checkpointer.directory}: step {step} does not fit this config; "
+                        "name a new folder with --config.workdir"
                     )
                 state = self.checkpointer.load(step, like)
             except CheckpointError:
@@ -97,24 +92,6 @@ class Checkpoints:
         """Waits for saves under way."""
         self.checkpointer.wait()
         self.checkpointer.close()
-
-
-def claim(workdir, config):
-    """Marks a run's folder with its config (a ConfigDict) and returns it as a plain dict.
-
-    Raises CheckpointError where another config has begun a run in the folder.
-    """
-    plain = json.loads(config.to_json())
-    if (Path(workdir) / RUN).exists():
-        before = load_config(workdir, RUN)
-        differ = [k for k in ("stage", "seed", "model", "data") if before.get(k) != plain[k]]
-        if differ:
-            raise CheckpointError(
-                f"{workdir} holds a run whose config differs in {', '.join(differ)}; delete it or "
-                "name another folder with --config.workdir"
-            )
-    files.replace(Path(workdir) / RUN, json.dumps(plain, indent=1).encode())
-    return plain
 
 
 def described(shapes, layout):

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from swaptalk_jax import errors, pictures
-from swaptalk_jax.training import checkpoints, upstream
+from swaptalk_jax.training import agreement, checkpoints, claim, upstream
 from swaptalk_jax.training.history import History
 from swaptalk_jax.training.interrupt import Interrupt
 from swaptalk_jax.training.log import Writer
@@ -45,9 +45,10 @@ def look(run, state, step, log, history):
 
 def run(config):
     """Trains the config's stage, unless it has its steps already."""
-    done = store.finished_steps(config.workdir)
-    if done >= config.train.steps:
-        print(f"[{config.stage}] {config.workdir} has its {done} steps; nothing to do")
+    agreement.check(config)
+    if claim.ended(config):
+        steps = config.train.steps
+        print(f"[{config.stage}] {config.workdir} has its {steps} steps; nothing to do")
         return
     train(config)
 
@@ -58,11 +59,13 @@ def train(config):
     Returns the last TrainState. Raises errors.RunError when the run cannot go on, errors.Stopped
     when it has saved after Ctrl-C or SIGTERM.
     """
+    agreement.check(config)
     upstream.prepare(config)
+    agreement.check_upstream(config)
     workdir, steps, every = Path(config.workdir), config.train.steps, config.train
     watchdog = Watchdog(every.hang_seconds, f"[{config.stage}]")
     with watchdog, Interrupt() as interrupt:
-        plain_config = checkpoints.claim(workdir, config)
+        plain_config = claim.claim(config)
         run = Trainer(config)
         saved = checkpoints.Checkpoints(workdir, every.keep)
         start, state = run.restored(saved)

@@ -28,10 +28,20 @@ def kernel_axes(path, x):
     return contrib.MuonDimensionNumbers(axes[:-outputs], axes[-outputs:])
 
 
-def group(g, steps):
+def highest_rate(g, batch_size):
+    """The learning rate of a group after its warm-up; batch_size: global."""
+    return g.lr_per_example * batch_size if g.lr_per_example else g.lr
+
+
+def rate_field(g):
+    """The field of a group that sets the steps of most of its parameters."""
+    return next((name for name in ("muon_lr", "lr_per_example") if g[name]), "lr")
+
+
+def group(g, steps, batch_size):
     """The optimizer of one group of the config (configs/common.py: adam, muon)."""
     clip = [optax.clip_by_global_norm(g.clip)] if g.clip else []
-    rate = schedule(g.lr, g.warmup, steps, g.decay)
+    rate = schedule(highest_rate(g, batch_size), g.warmup, steps, g.decay)
     if not g.muon_lr:
         return optax.chain(*clip, optax.adam(rate, b1=g.b1, b2=g.b2))
     muon = contrib.muon(
@@ -44,8 +54,8 @@ def group(g, steps):
     return optax.chain(*clip, muon)
 
 
-def optimizer(groups, steps, params):
-    """`optax.partition` over the top-level keys of params.
+def optimizer(groups, steps, batch_size, params):
+    """`optax.partition` over the top-level keys of params; batch_size: global.
 
     Keys named in `groups` get their own optimizer, the rest get `groups.default`; keys in
     `groups.constant` are not trained (counters).
@@ -53,7 +63,7 @@ def optimizer(groups, steps, params):
     constant = set(groups.get("constant", ()))
     labels = {k: k if k in groups or k in constant else "default" for k in params}
     transforms = {
-        label: optax.set_to_zero() if label in constant else group(groups[label], steps)
+        label: optax.set_to_zero() if label in constant else group(groups[label], steps, batch_size)
         for label in set(labels.values())
     }
     tree = {k: jax.tree.map(lambda _, label=labels[k]: label, v) for k, v in params.items()}

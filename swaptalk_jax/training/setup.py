@@ -69,7 +69,8 @@ class Trainer:
         self.rows = next(self.batches.training(0))
         self.example = jax.jit(self.batches.whole)(self.batches.held, self.rows)
         shapes = jax.eval_shape(self.stage.init, self.key, self.example)
-        self.tx = optim.optimizer(config.optimizer, config.train.steps, shapes)
+        steps, batch_size = config.train.steps, config.train.batch_size
+        self.tx = optim.optimizer(config.optimizer, steps, batch_size, shapes)
         self.shapes = jax.eval_shape(self._init, self.example)
         self.layout = sharding.layout(self.mesh, self.shapes, config.sharding)
         frozen = {slot: network.params() for slot, network in self.stage.networks.items()}

@@ -25,22 +25,22 @@ NOTICE = (
 )
 
 
-def export(workdir, out, parts):
-    """Writes the bundle of the finished stages below `workdir`; returns its config (dict).
+def export(folders, out, parts):
+    """Writes the bundle of finished stages; returns its config (dict).
 
+    folders: {stage: folder of its run}, but for `identity`: the recogniser is the one that the swap
+    was trained against, also where it is an imported one.
     parts: {file of the bundle, without its ending: (stage that trained it, names of the networks in
     it)}, as the stages declare them (stages.bundled).
-    Its recogniser is the one that the swap was trained against, also where it is an imported one.
     The folder `out` appears whole or not at all; a bundle that was there is replaced.
     Raises CheckpointError: a stage is not finished, or was trained on another VQGAN's codes.
     """
-    workdir, out = Path(workdir), Path(out)
+    folders, out = {stage: Path(folder) for stage, folder in folders.items()}, Path(out)
     if out.exists() and any(out.iterdir()) and not (out / store.CONFIG).exists():
         raise errors.CheckpointError(f"{out} holds other files; name a new folder for --out")
-    stages = {
-        stage: _finished(workdir / stage) for stage, _ in parts.values() if stage != "identity"
-    }
-    stages["identity"] = _finished(_recogniser(workdir, stages["swap"][1]))
+    stages = {stage: _finished(folder, stage) for stage, folder in folders.items()}
+    recogniser = _recogniser(folders["swap"], stages["swap"][1])
+    stages["identity"] = _finished(recogniser, "identity")
     networks = {
         name: {network: stages[stage][0][network] for network in kept}
         for name, (stage, kept) in parts.items()
@@ -48,8 +48,8 @@ def export(workdir, out, parts):
     fingerprint = store.fingerprint(networks["vqgan"]["vqgan"])
     for stage, (_, config) in stages.items():
         if config.get("vqgan_fingerprint"):
-            _check_vqgan(workdir / stage, config, fingerprint)
-    features = _features(workdir, stages)
+            _check_vqgan(folders[stage], config, fingerprint)
+    features = _features(folders, stages)
     if features.network:
         networks["speech"] = {"speech": features.network[0]}
     blobs = {
@@ -78,7 +78,7 @@ def load(folder):
     if not (folder / store.CONFIG).is_file():
         raise errors.CheckpointError(
             f"{folder}: no bundle here; make one with "
-            f"python -m swaptalk_jax.export --workdir=runs/<size> --out={folder}"
+            f"python -m swaptalk_jax.export --config=configs/sync.py:<size> --out={folder}"
         )
     config = store.load_config(folder)
     if config.get("format") != FORMAT or config.get("version") != VERSION:
@@ -102,20 +102,27 @@ def load(folder):
     return params, config
 
 
-def _finished(folder):
+def _finished(folder, stage):
     """(params, config) of a stage that has all its steps, or of an imported network."""
     if not (folder / store.PARAMS).exists():
         raise errors.CheckpointError(
             f"{folder}: this stage is not finished; train it with "
-            f"python -m swaptalk_jax.train --config=configs/{folder.name}.py"
+            f"python -m swaptalk_jax.train --config=configs/{stage}.py:<size>"
+            f" --config.workdir={folder}"
         )
     return store.load_network(folder)
 
 
-def _recogniser(workdir, swap):
-    """Folder of the recogniser that the swap's config names; what lies below its root may move."""
-    folder, root = Path(swap["frozen"]["recogniser"]), Path(swap["root"])
-    return workdir / folder.relative_to(root) if folder.is_relative_to(root) else folder
+def _recogniser(swap, config):
+    """Folder of the recogniser that the config of the run in the folder `swap` names.
+
+    A whole root may have moved since: what was beside the run is looked for there first.
+    """
+    folder, root = Path(config["frozen"]["recogniser"]), Path(config["root"])
+    if not folder.is_relative_to(root):
+        return folder
+    moved = swap.parent / folder.relative_to(root)
+    return moved if moved.exists() else folder
 
 
 def _described(configs, parts, fingerprint, features):

@@ -17,14 +17,14 @@ def _check_vqgan(folder, config, fingerprint):
         )
 
 
-def _features(workdir, stages):
+def _features(folders, stages):
     """The features of sound (speech.Features) that expert and sync were trained on."""
     features = sound.Features(stages["sync"][1]["data"]["features"])
     for stage in ("expert", "sync"):
         other = trained_on(stages[stage][1])
         if other != features.fingerprint:
             raise errors.CheckpointError(
-                f"{workdir / stage}: was trained on other features of sound ({other}, to be "
+                f"{folders[stage]}: was trained on other features of sound ({other}, to be "
                 f"bundled: {features.name}, {features.fingerprint}); train this stage again"
             )
     return features

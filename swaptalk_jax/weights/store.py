@@ -26,13 +26,6 @@ def save_network(folder, params, config):
     files.replace(Path(folder) / PARAMS, save({k: np.array(v, order="C") for k, v in flat.items()}))
 
 
-def finished_steps(folder):
-    """Steps of the stage that has ended in this folder; 0 where none has."""
-    if not (Path(folder) / PARAMS).exists():
-        return 0
-    return load_config(folder)["train"]["steps"]
-
-
 def load_config(folder, name=CONFIG):
     """The config (dict) that made the network or bundle in `folder`."""
     path = Path(folder) / name

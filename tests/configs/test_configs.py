@@ -1,11 +1,19 @@
 """The configs: every size builds its networks, and the docstrings tell their true sizes."""
 
+import dataclasses
+import json
+import re
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import pytest
+from absl import flags
+from flax.traverse_util import flatten_dict
+from places import ROOT
 
 from configs import common, expert, identity, swap, sync, vqgan
-from swaptalk_jax.errors import RunError
 from swaptalk_jax.models import registry
 from swaptalk_jax.models.discriminator import PatchDiscriminator
 from swaptalk_jax.models.expert import LipExpert
@@ -15,9 +23,13 @@ from swaptalk_jax.models.recogniser import Recogniser
 from swaptalk_jax.models.swap import SwapTransformer
 from swaptalk_jax.models.vqgan import VQGAN
 from swaptalk_jax.models.warp import FaceWarp
-from swaptalk_jax.training import upstream
+from swaptalk_jax.pretrained import networks
+from swaptalk_jax.stages import losses
+from swaptalk_jax.training import agreement, optim, upstream
 
-IMAGE, WHOLE, LOWER, AUDIO = (1, 512, 512, 3), (1, 32, 32, 256), (1, 16, 32, 256), (1, 10, 160)
+STAGES = (identity, vqgan, expert, swap, sync)
+FREE = ("Apache-2.0", "BSD-2-Clause", "MIT")
+IMAGE, WHOLE, LOWER, AUDIO = (1, 512, 512, 3), (1, 32, 32, 256), (1, 16, 32, 256), (1, 10, 768)
 # network -> (module, config, shapes of its inputs and of its first output at the paper's size)
 NETWORKS = {
     "recogniser": (Recogniser, identity, [IMAGE], (1, 512)),
@@ -42,6 +54,16 @@ def test_paper_size_has_the_shapes_and_the_parameters_that_the_docstring_states(
     assert f"{name} {millions:.1f} M" in " ".join(stage.__doc__.split())
 
 
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("size", common.IMAGE_SIZE)
+def test_every_field_of_a_network_can_be_set(stage, size):
+    for name, network in stage.get_config(size).model.items():
+        fields = {field.name for field in dataclasses.fields(registry.MODELS[name][0])}
+        # What Flax adds, and what belongs to the run; "network" is the class's name.
+        fields -= {"parent", "name", "dtype", "remat"}
+        assert set(network) - {"network"} == fields, name
+
+
 @pytest.mark.parametrize("size", common.IMAGE_SIZE)
 def test_sizes_agree_with_one_another(size):
     space = vqgan.get_config(size).model.vqgan
@@ -49,24 +71,15 @@ def test_sizes_agree_with_one_another(size):
     assert swap.get_config(size).model.swap.grid == (cells, cells)
     assert swap.get_config(size).model.swap.embed_dim == space.embed_dim
     assert sync.get_config(size).model.unet.embed_dim == space.embed_dim
-    for stage in (identity, vqgan, expert, swap, sync):
+    for stage in STAGES:
         c = stage.get_config(size)
-        assert c.train.steps > 0 and c.data.root.startswith(f"runs/{size}/")
-        assert all(need.command.startswith("python -m ") for need in c.upstream)
-
-
-@pytest.mark.parametrize("size", common.IMAGE_SIZE)
-def test_every_field_of_a_network_can_be_set(size):
-    for stage in (identity, vqgan, expert, swap, sync):
-        model = stage.get_config(size).model
-        for slot, fields in model.items():
-            assert set(fields) == set(registry.section(slot)), slot
-            registry.build(slot, fields)
+        assert c.data.root.startswith(f"runs/{size}/")
+        agreement.check(c)
 
 
 def test_the_papers_figure_is_the_default_and_smaller_sizes_say_where_they_depart():
     for size in common.IMAGE_SIZE:
-        own, paper = size != "paper", size == "paper"
+        own, paper = not common.full(size), common.full(size)
         module, lips = swap.get_config(size).model.swap, sync.get_config(size)
         assert (module.shared_linear, module.equal_start, module.residual) == (own, own, own)
         assert (lips.model.unet.residual, lips.model.warp.attention) == (own, own)
@@ -75,23 +88,71 @@ def test_the_papers_figure_is_the_default_and_smaller_sizes_say_where_they_depar
         assert lips.inference.quantize == own
 
 
-def test_unknown_size_is_refused():
-    with pytest.raises(ValueError, match="small"):
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("size", common.IMAGE_SIZE)
+def test_all_paths_hang_on_the_root_until_they_are_set(stage, size):
+    c = stage.get_config(size)
+    c.data.root = "/faces"
+    c.root, c.pretrained = "/a b", "/public"
+    c.compile_cache = ""
+    plain = flatten_dict(json.loads(c.to_json()), sep=".")
+    free = ("agreed", "build.", "data.root")  # what was usual, and what was set
+    paths = {k: v for k, v in plain.items() if "/" in str(v) and not k.startswith(free)}
+    assert paths and all(v.startswith(("/a b", "/public")) for v in paths.values()), paths
+    assert c.data.root == "/faces" and c.compile_cache == "" and c.workdir == f"/a b/{c.stage}"
+    needs = list(upstream.needs(c))
+    folders = ("/a b/", "/public/", "/faces/")
+    assert needs and all(str(need.path).startswith(folders) for need in needs)
+    for need in needs:
+        if need.command[1] == "swaptalk_jax.train":
+            assert "--config.root=/a b" in need.command
+
+
+def test_the_paper_takes_the_networks_that_it_names_and_open_none_with_a_fence():
+    known = networks()
+    for size, free in (("paper", False), ("open", True)):
+        c = vqgan.get_config(size)
+        taken = [c.frozen.recogniser, c.frozen.perceptual, c.data.features]
+        taken = [known[folder.removeprefix("runs/pretrained/")] for folder in taken]
+        assert [network.slot for network in taken] == ["recogniser", "perceptual", "speech"]
+        if free:  # and each of them can be fetched
+            assert all(network.licence in FREE and network.package for network in taken)
+            assert "inswapper" not in str(c.build)
+        else:
+            names = ["arcface_r50", "vgg16", "hubert_base"]
+            assert [network.name for network in taken] == names
+            assert c.build.proxy == "inswapper" and c.build.triples == 109_000
+        assert swap.get_config(size).frozen.recogniser == c.frozen.recogniser
+        assert sync.get_config(size).data.features == c.data.features
+    sizes = [json.loads(sync.get_config(size).model.to_json()) for size in ("paper", "open")]
+    assert sizes[0] == sizes[1]
+
+
+def test_a_size_that_there_is_not_is_one_line():
+    with pytest.raises(flags.Error, match="no size 'huge'; the sizes are paper, open, small"):
         vqgan.get_config("huge")
+    command = [sys.executable, "-m", "swaptalk_jax.train", "--config=configs/vqgan.py:huge"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode and "no size 'huge'" in done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
 
 
-def test_a_network_chosen_on_the_command_line_takes_the_place_of_ours(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)  # nothing of a user's own runs is here
-    c = vqgan.get_config("small")
-    c.upstream = tuple(need for need in c.upstream if need.slot)  # the data lie elsewhere
-    with pytest.raises(RunError, match="train --config=configs/identity.py:small"):
-        upstream.prepare(c)
-    c.frozen.recogniser = str(tmp_path / "sface")
-    with pytest.raises(RunError, match=f"pretrained fetch sface --out={tmp_path}"):
-        upstream.prepare(c)
-    (tmp_path / "sface").mkdir()
-    (tmp_path / "sface" / "params.safetensors").touch()
-    upstream.prepare(c)
-    c.frozen.perceptual = "runs/pretrained/stlpips"
-    with pytest.raises(RunError, match="pretrained fetch stlpips$"):
-        upstream.prepare(c)
+def test_the_learning_rate_follows_the_batch_and_the_critic_the_steps():
+    c = vqgan.get_config()
+    assert optim.highest_rate(c.optimizer.default, c.train.batch_size) == pytest.approx(5.4e-5)
+    assert losses.adversarial_start(c) == 50_000
+    c.train.update(batch_size=96, steps=1000)
+    rates = optim.highest_rate(c.optimizer.default, c.train.batch_size)
+    assert rates == pytest.approx(4.5e-6 * 96) and losses.adversarial_start(c) == 100
+    params = {"decoder": jnp.ones(3)}
+    tx = optim.optimizer(c.optimizer, c.train.steps, c.train.batch_size, params)
+    updates, _ = tx.update({"decoder": jnp.ones(3)}, tx.init(params), params)
+    assert float(-updates["decoder"][0]) == pytest.approx(rates, rel=1e-3)  # Adam's first step
+    assert losses.adversarial_start(vqgan.get_config("micro")) == 3
+
+
+def test_each_smaller_size_says_where_it_departs_from_the_paper():
+    for stage in STAGES:
+        text = stage.__doc__.partition("depart")[2]
+        for size in set(common.IMAGE_SIZE) - {"paper", "open"}:
+            assert re.search(rf"^- [^:]*\b{size}\b[^:]*: .", text, re.M), (stage, size)

@@ -17,7 +17,7 @@ from places import ROOT
 
 from configs import common, expert, identity, swap, sync, vqgan
 from swaptalk_jax import errors
-from swaptalk_jax.training import processes
+from swaptalk_jax.training import processes, upstream
 
 sys.path.insert(0, str(ROOT / "launch"))
 import local  # noqa: E402  # a script, not a module of the package
@@ -244,7 +244,7 @@ def test_a_killed_run_ends_with_the_bits_of_one_left_alone(tmp_path_factory, tmp
     command = [
         *(sys.executable, str(ROOT / "launch" / "soak.py"), "--config=configs/identity.py:micro"),
         *(f"--kills={kills}", "--steps=24", f"--seed={seed}"),
-        *(f"--out={tmp_path}", "--", f"--config.data.root={root}", "--config.upstream=()"),
+        *(f"--out={tmp_path}", "--", f"--config.data.root={root}", "--config.needs=()"),
     ]
     run = subprocess.run(
         command,
@@ -266,8 +266,9 @@ def data(factory):
     """Folder of the micro size's data, made once."""
     folder = factory.getbasetemp() / "launch_data"
     if not folder.exists():
-        command = common.data_command(identity.get_config("micro")).split()[1:]
-        command = [c if not c.startswith("--out=") else f"--out={folder}" for c in command]
+        config = identity.get_config("micro")
+        config.data.root = str(folder)
+        command = upstream.command(config, "data")
         subprocess.run([sys.executable, *command, "--workers=1"], cwd=ROOT, check=True)
     return folder
 

@@ -354,7 +354,7 @@ def world(networks, tmp_path_factory):
 def config(root, module, stage, features):
     """A micro config that works below root."""
     c = module.get_config("micro")
-    c.workdir, c.upstream = str(root / "runs" / stage), ()
+    c.workdir, c.needs = str(root / "runs" / stage), ()
     c.data.features = str(features)
     c.data.root = str(root if stage == "vqgan" else root / "codes")
     c.frozen = {"vqgan": str(root / "runs/vqgan"), "recogniser": str(root / "runs/identity")}
@@ -397,12 +397,12 @@ def test_from_codes_to_a_clip_with_the_bundle_alone(world, tmp_path, monkeypatch
         patch.setitem(random_bundle.DATA, "features", "log_mel")
         random_bundle.train(runs, stages=("expert",))
     with pytest.raises(errors.CheckpointError, match="expert: was trained on other features"):
-        bundle.export(runs, tmp_path / "bundle", stages.bundled())
+        bundle.export(random_bundle.folders(runs), tmp_path / "bundle", stages.bundled())
     c = config(root, expert, "expert", folder)
     c.workdir = str(runs / "expert")
     shutil.rmtree(runs / "expert")
     loop.train(c)
-    bundle.export(runs, tmp_path / "bundle", stages.bundled())
+    bundle.export(random_bundle.folders(runs), tmp_path / "bundle", stages.bundled())
     shutil.rmtree(runs)
     shutil.copytree(tmp_path / "bundle", tmp_path / "elsewhere")
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from places import ROOT
 
-from configs import common, expert, identity, swap, sync, vqgan
+from configs import expert, identity, swap, sync, vqgan
 from data_pipelines.records import kinds, reader
 from swaptalk_jax import errors
 from swaptalk_jax.benchmarks.steps import measure
@@ -45,10 +45,10 @@ def micro(tmp_path_factory):
         c.optimizer.default.decay = False
         c.optimizer.default.warmup = 0  # its first step would be of length 0
         if name == "vqgan":
-            c.loss.adversarial_start = 0
+            c.loss.adversarial_start_share = 0.0
         return type(c)(json.loads(c.to_json().replace("runs/micro", str(root))))
 
-    data = common.data_command(config("vqgan")).split()[1:]
+    data = upstream.command(config("vqgan"), "data")
     subprocess.run([sys.executable, *data, "--workers=1"], cwd=ROOT, check=True)
     for name in ("identity", "vqgan"):
         loop.train(config(name))
@@ -290,7 +290,7 @@ def test_two_processes_train_as_one(micro, tmp_path):
         *(sys.executable, "launch/local.py", "--processes=2", "--devices_per_process=1"),
         *("--restarts=0", "--", sys.executable, "-m", "swaptalk_jax.train"),
         *("--config=configs/identity.py:micro", f"--config.workdir={tmp_path}"),
-        *(f"--config.data.root={config.data.root}", "--config.upstream=()"),
+        *(f"--config.data.root={config.data.root}", "--config.needs=()"),
         *("--config.optimizer.default.decay=False", "--config.optimizer.default.warmup=0"),
     ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
@@ -308,7 +308,7 @@ def test_a_signal_saves_and_says_how_to_go_on(micro, tmp_path, sent, code):
     command = [
         *(sys.executable, "-m", "swaptalk_jax.train", "--config=configs/identity.py:micro"),
         *(f"--config.workdir={tmp_path}", f"--config.data.root={config.data.root}"),
-        *("--config.upstream=()", "--config.train.steps=100000", "--config.train.log_every=1"),
+        *("--config.needs=()", "--config.train.steps=100000", "--config.train.log_every=1"),
         f"--config.compile_cache={config.compile_cache}",
     ]
     run = subprocess.Popen(

@@ -95,8 +95,8 @@ def test_people_of_two_roots_are_never_one_class(three):
         level = batch["result"][:, 0, 0] // 10
         assert (batch["source_identity"] // PEOPLE == level - 1).all()
         assert (batch["target_identity"] // PEOPLE == level - 1).all()
-    for config, people in ((several, 3 * PEOPLE), ({"root": three[0]}, PEOPLE)):
-        assert len(roots.metadata(config, "frames")["identities"]) == people
+    for given, people in ((several, 3 * PEOPLE), ({"root": three[0]}, PEOPLE)):
+        assert len(roots.metadata(given, "frames")["identities"]) == people
 
 
 def test_evaluation_is_of_the_first_root(three):

@@ -267,21 +267,21 @@ def test_export_refuses_by_name_and_keeps_the_old_bundle(tmp_path):
     runs, out = tmp_path / "runs", tmp_path / "bundle"
     random_bundle.train(runs, stages=("vqgan", "identity", "expert", "swap"))
     with pytest.raises(CheckpointError, match="sync: this stage is not finished"):
-        export(runs, out, stages.bundled())
+        export(random_bundle.folders(runs), out, stages.bundled())
     assert not out.exists()
     random_bundle.train(runs)
-    export(runs, out, stages.bundled())
+    export(random_bundle.folders(runs), out, stages.bundled())
     held = json.loads((out / "config.json").read_text())
     settings = json.loads((runs / "expert" / "config.json").read_text())
     settings["vqgan_fingerprint"] = "0" * 16
     (runs / "expert" / "config.json").write_text(json.dumps(settings))
     with pytest.raises(CheckpointError, match="expert: was trained on another VQGAN"):
-        export(runs, out, stages.bundled())
+        export(random_bundle.folders(runs), out, stages.bundled())
     assert json.loads((out / "config.json").read_text()) == held
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
     with pytest.raises(CheckpointError, match="holds other files"):
-        export(runs, tmp_path / "mine", stages.bundled())
+        export(random_bundle.folders(runs), tmp_path / "mine", stages.bundled())
     assert sorted(os.listdir(tmp_path)) == ["bundle", "mine", "runs"]
 
 

@@ -10,7 +10,7 @@ import pytest
 import random_bundle
 from places import GOLDEN as GOLDEN_DIR
 
-from swaptalk_jax import errors, pretrained
+from swaptalk_jax import errors, pretrained, stages
 from swaptalk_jax.inference import swaptalk
 from swaptalk_jax.models.blocks import cut
 from swaptalk_jax.models.public.iresnet import ARCFACE_BOX
@@ -130,7 +130,7 @@ def test_a_bundle_holds_an_imported_recogniser(tiny_tflite, tmp_path):
     config = json.loads((runs / "swap" / "config.json").read_text())
     config["frozen"]["recogniser"] = str(place / "mobilefacenet")
     (runs / "swap" / "config.json").write_text(json.dumps(config))
-    made = bundle.export(runs, tmp_path / "bundle")
+    made = bundle.export(random_bundle.folders(runs), tmp_path / "bundle", stages.bundled())
     assert made["networks"] == {"recogniser": "MobileFaceNet"}
     assert made["sources"]["recogniser"]["licence"] == "MIT"
     images = np.random.default_rng(4).integers(0, 255, (2, 16, 16, 3), np.uint8)

@@ -223,7 +223,7 @@ def trained(config, frozen, batches):
     first = next(batches)
     stage = stages.make(config, finished.opened(config))
     shapes = jax.eval_shape(stage.init, jax.random.key(0), first)
-    tx = optim.optimizer(config.optimizer, config.train.steps, shapes)
+    tx = optim.optimizer(config.optimizer, config.train.steps, config.train.batch_size, shapes)
     state = jax.jit(lambda: initial(stage, tx, config, jax.random.key(0), first))()
     step, nets = jax.jit(make_step(stage, tx, config)), frozen_params(stage)
     for batch in itertools.islice(itertools.chain([first], batches), config.train.steps):
@@ -272,7 +272,7 @@ def test_an_expert_whose_labels_are_chance_is_stuck_and_another_is_not(frozen, t
 def test_a_vqgan_without_restarts_collapses(frozen, restarts):
     config = config_of("vqgan", "micro", steps=60)
     config.model.vqgan.codes = 256
-    config.loss.adversarial_start = 1000
+    config.loss.adversarial_start_share = 1.0
     if not restarts:
         config.loss.update(restart_after=10**9, codebook_decay=0.0)
     found = told(config, trained(config, frozen, pictures()))

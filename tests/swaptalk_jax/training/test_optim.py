@@ -20,7 +20,7 @@ def test_muon_reads_kernels_as_matrices_and_leaves_the_rest_to_adam():
         "age": jnp.ones(3),
     }
     groups = ConfigDict({"default": common.muon(0.1, 0.01), "constant": ("age",)})
-    tx = optim.optimizer(groups, 10, params)
+    tx = optim.optimizer(groups, 10, 4, params)
     rng = np.random.default_rng(0)
     grads = jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape), jnp.float32), params)
     updates = tx.update(grads, tx.init(params), params)[0]

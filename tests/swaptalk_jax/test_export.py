@@ -1,0 +1,52 @@
+"""The command that makes a bundle: each stage from where the config says."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import random_bundle
+from places import ROOT
+
+from swaptalk_jax.weights import bundle, store
+
+
+def run(*flags):
+    """(exit code, output) of the command."""
+    command = [sys.executable, "-m", "swaptalk_jax.export", "--config=configs/sync.py:micro"]
+    done = subprocess.run([*command, *flags], cwd=ROOT, capture_output=True, text=True)
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_export_takes_stages_from_where_the_config_says(tmp_path):
+    runs, out = tmp_path / "runs", tmp_path / "a bundle"
+    random_bundle.train(runs)
+    runs.rename(tmp_path / "moved")  # the swap's config still names the recogniser below `runs`
+    (tmp_path / "moved" / "swap").rename(tmp_path / "swap")
+    shutil.copytree(tmp_path / "moved" / "identity", tmp_path / "identity")
+    code, told = run(
+        *(f"--config.root={tmp_path / 'moved'}", f"--config.bundle.swap={tmp_path / 'swap'}"),
+        f"--out={out}",
+    )
+    assert code == 0, told
+    params, config = bundle.load(out)
+    expected = store.load_network(tmp_path / "swap")[0]["swap"]
+    assert store.fingerprint(params["swap"]) == store.fingerprint(expected)
+    assert set(config["steps"]) == {"vqgan", "identity", "expert", "swap", "sync"}
+    code, told = run(f"--config.root={tmp_path / 'nowhere'}", f"--out={out}")
+    assert code and f"{tmp_path}/nowhere/vqgan: this stage is not finished" in told
+    assert "--config.workdir=" in told and "Traceback" not in told
+
+
+def test_the_recogniser_is_the_one_that_the_swap_was_trained_against(tmp_path):
+    """Also where it is of another root, as that of a run with another f is."""
+    runs, f8 = tmp_path / "f16", tmp_path / "f8"
+    random_bundle.train(runs)
+    random_bundle.train(f8, seed=1, stages=("vqgan", "expert", "swap", "sync"))
+    config = json.loads((f8 / "swap" / "config.json").read_text())
+    config["frozen"]["recogniser"] = str(runs / "identity")
+    (f8 / "swap" / "config.json").write_text(json.dumps(config))
+    bundle.export(random_bundle.folders(f8), tmp_path / "bundle")
+    params, _ = bundle.load(tmp_path / "bundle")
+    expected = store.load_network(runs / "identity")[0]["recogniser"]
+    assert store.fingerprint(params["recogniser"]) == store.fingerprint(expected)

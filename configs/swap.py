@@ -10,6 +10,8 @@ Where the smaller sizes depart from the paper:
 - open: SFace for ArcFace; a classical proxy for Roop.
 - small, tiny, micro: our own recogniser for ArcFace, the same one that swaps are encoded with.
 - small: a classical proxy for Roop; tiny, micro: the exact swap that a synthetic set knows.
+- small, tiny, micro: one linear layer for source and target (`shared_linear`), for one at each.
+- small, tiny, micro: query, key and value start equal (`equal_start`).
 - small, tiny, micro: outputs that gate the target and the source (`residual`) for drawn ones.
 - small, tiny, micro: identity losses on two examples of a batch, and of other weights.
 - small, tiny, micro: Muon for kernels, and rates that fall to zero, for Adam at a constant rate.

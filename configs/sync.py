@@ -2,7 +2,7 @@
 
     python -m swaptalk_jax.train --config=configs/sync.py
 
-Parameters at the paper's size: warp 9.5 M, unet 213.3 M.
+Parameters at the paper's size: warp 9.5 M, unet 213.6 M.
 Tiny, unseen people: mouth error ratio 0.45.
 Needs: code shards (swaptalk_jax.encode), the VQGAN, the expert. The swap module is no input of
 this training but of what follows it, so `:tiny` builds it on the way.
@@ -11,6 +11,9 @@ this training but of what follows it, so `:tiny` builds it on the way.
 Where the smaller sizes depart from the paper:
 - open: hears by Whisper's encoder for HuBERT.
 - small, tiny, micro: hear by log-mel for HuBERT.
+- small, tiny, micro: the UNet scales and shifts the warped reference (`residual`), for drawn lips.
+- small, tiny, micro: attention in the warp's offset encoder; norms of at least 4 channels a group.
+- small, tiny, micro: inference warps in self mode and puts swapped faces on codes first.
 - small, tiny: no expert loss (L_sync of eq. 15 weighs 0).
 - small, tiny: cells of the mouth weigh eight times as much in L_code as the others.
 - small, tiny, micro: Muon for kernels, and rates that fall to zero, for Adam at a constant rate.

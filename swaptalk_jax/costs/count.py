@@ -172,8 +172,8 @@ class _Count:
             return self.fusion_traffic(i, block)
         if i.opcode.removesuffix("-start") in SLICES:
             # A start's result: its operands, what it makes, words of its state.
-            made = i.arrays[len(i.operands)] if i.opcode.endswith("-start") else i.arrays[0]
-            return made.nbytes * (bool(_main(operands[0].arrays)) + made.main)
+            piece = i.arrays[len(i.operands)] if i.opcode.endswith("-start") else i.arrays[0]
+            return piece.nbytes * (bool(_main(operands[0].arrays)) + piece.main)
         if i.opcode == "dynamic-update-slice":
             return 2 * _main(operands[1].arrays) if _main(i.arrays) else 0.0
         # Of the others' starts what they make comes first.
@@ -198,9 +198,9 @@ class _Count:
                 total += _main(given.arrays)
         root = next(u for u in inside.values() if u.root)
         results = [inside[n] for n in root.operands] if root.opcode == "tuple" else [root]
-        for made, array in zip(results, i.arrays, strict=False):
-            update = made.opcode == "dynamic-update-slice"
-            written = inside[made.operands[1]].nbytes if update else array.nbytes
+        for result, array in zip(results, i.arrays, strict=False):
+            update = result.opcode == "dynamic-update-slice"
+            written = inside[result.operands[1]].nbytes if update else array.nbytes
             total += written if array.main else 0.0
         return total
 
@@ -238,8 +238,8 @@ _NOTHING = Costs(0.0, 0.0, None, {})
 def _plus(a, b, more=None):
     kinds = dict(a.collectives)
     for kind, c in (*b.collectives.items(), *(more or {}).items()):
-        known = kinds.get(kind, Collective())
-        kinds[kind] = Collective(known.count + c.count, known.bytes + c.bytes)
+        total = kinds.get(kind, Collective())
+        kinds[kind] = Collective(total.count + c.count, total.bytes + c.bytes)
     names = tuple(sorted({*a.uncounted, *b.uncounted}))
     return Costs(a.flops + b.flops, a.bytes + b.bytes, None, kinds, a.endless + b.endless, names)
 

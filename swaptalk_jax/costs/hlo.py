@@ -62,8 +62,8 @@ class Instruction:
 
     def attribute(self, pattern):
         """The first group of `pattern` in the attributes, or None."""
-        found = re.search(pattern, self.rest)
-        return found[1] if found else None
+        match = re.search(pattern, self.rest)
+        return match[1] if match else None
 
     @property
     def nbytes(self):
@@ -101,8 +101,8 @@ def parse(text):
             current = computations.setdefault(head[2], {})
             entry = head[2] if head[1] else entry
         elif current is not None and HEAD.match(line):
-            made = _instruction(line)
-            current[made.name] = made
+            instruction = _instruction(line)
+            current[instruction.name] = instruction
     if entry is None:
         raise ValueError("this is no HLO text: it has no ENTRY computation")
     return Module(computations, entry)
@@ -191,8 +191,8 @@ def flops(i, block):
     if i.opcode == "dot":
         contracted = i.attribute(r"lhs_contracting_dims=\{([\d,]*)\}")
     elif i.opcode == "custom-call" and GEMM.search(i.rest):
-        found = i.attribute(r'"lhs_contracting_dimensions":(\[[^\]]*\])')
-        contracted = ",".join(json.loads(found)) if found else ""
+        axes = i.attribute(r'"lhs_contracting_dimensions":(\[[^\]]*\])')
+        contracted = ",".join(json.loads(axes)) if axes else ""
     else:
         return 0.0
     sizes = block[i.operands[0]].arrays[0].dims
@@ -223,7 +223,7 @@ def _convolution(i, block, labels):
 
 def _window(window, key, axis):
     """One number of a window: of `pad` the low one (0), of the others 1 where it isn't there."""
-    found = re.search(rf"\b{key}=(\S+)", window)
-    if not found:
+    entry = re.search(rf"\b{key}=(\S+)", window)
+    if not entry:
         return 0 if key == "pad" else 1
-    return int(found[1].split("x")[axis].split("_")[0])
+    return int(entry[1].split("x")[axis].split("_")[0])

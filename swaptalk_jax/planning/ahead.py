@@ -68,18 +68,18 @@ def outcome(
         process.start()
         theirs.close()
         try:
-            found = ours.recv()
+            answer = ours.recv()
         except EOFError:
             process.join()
             log = Path(folder) / "log"
             said = log.read_text().strip().splitlines() if log.exists() else []
-            found = CompileError(f"a compilation ended with {process.exitcode}: {said[-1:]}")
+            answer = CompileError(f"a compilation ended with {process.exitcode}: {said[-1:]}")
         finally:
             process.kill()
             process.join()
-    if isinstance(found, Exception):
-        raise found
-    return found
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
 
 
 def _child(results, config, upstream, size, target, batch_size, code, folder):
@@ -100,8 +100,8 @@ def _child(results, config, upstream, size, target, batch_size, code, folder):
         step = Abstract(config, upstream.__getitem__, size).lower(mesh, batch_size, options)
         if not code:
             threading.Thread(target=_watch, args=(tell, Path(folder)), daemon=True).start()
-        found = count.costs_of(step.compile())
-        tell(Outcome(found, found.memory.total))
+        costs = count.costs_of(step.compile())
+        tell(Outcome(costs, costs.memory.total))
     except jax.errors.JaxRuntimeError as error:
         refused = wanted(str(error))
         tell(CompileError(str(error)) if refused is None else Outcome(None, refused))
@@ -126,9 +126,9 @@ def _watch(tell, folder):
     while True:
         time.sleep(0.2)
         with contextlib.suppress(StopIteration):
-            found = _dumped(folder)
+            costs = _dumped(folder)
             break
-    tell(Outcome(found, found.memory.total))
+    tell(Outcome(costs, costs.memory.total))
 
 
 def _dumped(folder):
@@ -162,5 +162,5 @@ def wanted(message: str) -> float | None:
     """Bytes that a refused program wanted, of the compiler's message; None: no want of memory."""
     if "RESOURCE_EXHAUSTED" not in message and "Ran out of memory" not in message:
         return None
-    found = re.search(r"(?:Used |HLO temporaries \()([\d.]+)([KMGT]?)\b", message)
-    return float(found[1]) * UNITS[found[2]] if found else math.inf
+    amount = re.search(r"(?:Used |HLO temporaries \()([\d.]+)([KMGT]?)\b", message)
+    return float(amount[1]) * UNITS[amount[2]] if amount else math.inf

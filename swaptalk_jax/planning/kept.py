@@ -24,20 +24,20 @@ class Outcomes:
     """
 
     def __init__(self, path: Path | None):
-        self.path, self.lock, self.found = path, threading.Lock(), {}
+        self.path, self.lock, self.outcomes = path, threading.Lock(), {}
         if path and path.exists():
             for line in path.read_text().splitlines():
-                self.found.update(_read(line))
+                self.outcomes.update(_read(line))
 
     def get(self, job) -> Outcome | None:
-        """What is known of a job."""
-        return self.found.get(_key(*job))
+        """The Outcome of a job, or None where the file has none."""
+        return self.outcomes.get(_key(*job))
 
     def put(self, job, outcome: Outcome) -> Outcome:
         """Keeps an Outcome, and returns it."""
         line = json.dumps({"key": _key(*job), **dataclasses.asdict(outcome)})
         with self.lock:
-            self.found.update(_read(line))
+            self.outcomes.update(_read(line))
             if self.path:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 with self.path.open("a") as file:
@@ -51,8 +51,8 @@ def _read(line):
         row = json.loads(line)
     except ValueError:
         return {}
-    made = row["costs"] and count.from_dict(row["costs"])
-    return {row["key"]: Outcome(made, row["used"])}
+    costs = row["costs"] and count.from_dict(row["costs"])
+    return {row["key"]: Outcome(costs, row["used"])}
 
 
 def _key(config, upstream, size, target, batch_size, code=False):
@@ -67,8 +67,8 @@ def _stamp(path):
     """Tells one state of a file from another; None: it isn't there."""
     if not path.exists():
         return None
-    known = path.stat()
-    return known.st_size, known.st_mtime_ns
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
 
 
 @functools.cache

@@ -51,5 +51,5 @@ MODULES = (  # files of this folder, each with a tuple NETWORKS of its own
 
 def networks() -> dict[str, PublicNetwork]:
     """All networks by name."""
-    found = [importlib.import_module(f"{__name__}.{module}").NETWORKS for module in MODULES]
-    return {network.name: network for group in found for network in group}
+    groups = [importlib.import_module(f"{__name__}.{module}").NETWORKS for module in MODULES]
+    return {network.name: network for group in groups for network in group}

@@ -35,29 +35,29 @@ def read(path):
     prefix = next((k[: -len(first)] for k in tensors if k.endswith(first)), None)
     if prefix is None:
         raise CheckpointError(f"{path}: no tensor {first}; is this transformers' HuBERT?")
-    known = {
+    tensors = {
         name.removeprefix(prefix): np.asarray(value, np.float32)
         for name, value in tensors.items()
         if name.startswith(prefix)
     }
-    stable = "feature_extractor.conv_layers.1.layer_norm.weight" in known
+    stable = "feature_extractor.conv_layers.1.layer_norm.weight" in tensors
     try:
-        width = len(known["feature_projection.projection.weight"])
+        width = len(tensors["feature_projection.projection.weight"])
         heads = 16 if width == 1280 else width // 64
-        layers = count(known, BLOCK + NAMES["ffn1"] + ".weight")
+        layers = count(tensors, BLOCK + NAMES["ffn1"] + ".weight")
         params = {
-            "features_norm": norm(known, "feature_projection.layer_norm"),
-            "projection": dense(known, "feature_projection.projection"),
-            "position": _position(known),
-            "norm": norm(known, "encoder.layer_norm"),
+            "features_norm": norm(tensors, "feature_projection.layer_norm"),
+            "projection": dense(tensors, "feature_projection.projection"),
+            "position": _position(tensors),
+            "norm": norm(tensors, "encoder.layer_norm"),
         }
         for i in range(len(KERNELS)):
             name = f"feature_extractor.conv_layers.{i}."
-            params[f"conv_{i}"] = conv(known, name + "conv")
+            params[f"conv_{i}"] = conv(tensors, name + "conv")
             if stable or i == 0:
-                params[f"conv_norm_{i}"] = norm(known, name + "layer_norm")
+                params[f"conv_norm_{i}"] = norm(tensors, name + "layer_norm")
         for i in range(layers):
-            params[f"block_{i}"] = block(known, NAMES, BLOCK.format(i), heads)
+            params[f"block_{i}"] = block(tensors, NAMES, BLOCK.format(i), heads)
     except KeyError as error:
         raise CheckpointError(f"{path}: no tensor {prefix}{error.args[0]}") from error
     except ValueError as error:
@@ -72,17 +72,17 @@ def read(path):
     return params, fields
 
 
-def _position(known):
+def _position(tensors):
     """The positions' convolution. Its weight is g * v / |v|, with one norm for each of 128 taps."""
-    if f"{POSITION}.weight_v" in known:
-        g, v = known[f"{POSITION}.weight_g"], known[f"{POSITION}.weight_v"]
-    elif f"{POSITION}.parametrizations.weight.original1" in known:
+    if f"{POSITION}.weight_v" in tensors:
+        g, v = tensors[f"{POSITION}.weight_g"], tensors[f"{POSITION}.weight_v"]
+    elif f"{POSITION}.parametrizations.weight.original1" in tensors:
         parts = f"{POSITION}.parametrizations.weight.original"
-        g, v = known[f"{parts}0"], known[f"{parts}1"]
+        g, v = tensors[f"{parts}0"], tensors[f"{parts}1"]
     else:
-        return conv(known, POSITION)
+        return conv(tensors, POSITION)
     weight = g * v / np.sqrt(np.square(v).sum((0, 1), keepdims=True))
-    return conv(known | {f"{POSITION}.weight": weight}, POSITION)
+    return conv(tensors | {f"{POSITION}.weight": weight}, POSITION)
 
 
 NETWORKS = tuple(

@@ -43,18 +43,18 @@ def trunk(tensors, path):
 
     Their names are features.N in torchvision, net.sliceK.N in LPIPS and its relatives.
     """
-    found = {}
+    prefixes = {}
     for name in tensors:
         match = re.fullmatch(r"(features|net\.slice\d)\.(\d+)\.weight", name)
         if match:
-            found[int(match[2])] = name.removesuffix("weight")
+            prefixes[int(match[2])] = name.removesuffix("weight")
     numbers = [number for stage in STAGES for number in stage]
-    if len(found) != len(numbers):
+    if len(prefixes) != len(numbers):
         raise CheckpointError(
-            f"{path}: {len(found)} convolutions where VGG16 has {len(numbers)}; is this VGG16?"
+            f"{path}: {len(prefixes)} convolutions where VGG16 has {len(numbers)}; is this VGG16?"
         )
     params, before, widths = {}, 3, []
-    for number, (_, name) in zip(numbers, sorted(found.items()), strict=True):
+    for number, (_, name) in zip(numbers, sorted(prefixes.items()), strict=True):
         kernel, bias = tensors[f"{name}weight"], tensors.get(f"{name}bias")
         width = kernel.shape[0] if number in [n for n, *_ in STAGES] else widths[-1]
         if kernel.shape != (width, before, 3, 3) or bias is None or bias.shape != (width,):

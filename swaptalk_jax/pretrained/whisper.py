@@ -71,23 +71,23 @@ def read(path):
     prefix = next((k[: -len("conv1.weight")] for k in tensors if k.endswith(first)), None)
     if prefix is None:
         raise CheckpointError(f"{path}: no tensor {first}; is this a Whisper model?")
-    known = {
+    tensors = {
         name.removeprefix(prefix): np.asarray(value, np.float32)
         for name, value in tensors.items()
         if name.startswith(prefix)
     }
-    names = OPENAI if f"{OPENAI['norm']}.weight" in known else TRANSFORMERS
-    _check_positions(path, known.get(names["positions"]))
+    names = OPENAI if f"{OPENAI['norm']}.weight" in tensors else TRANSFORMERS
+    _check_positions(path, tensors.get(names["positions"]))
     try:
-        width, mels = known["conv1.weight"].shape[:2]
-        layers = count(known, names["block"] + names["ffn1"] + ".weight")
+        width, mels = tensors["conv1.weight"].shape[:2]
+        layers = count(tensors, names["block"] + names["ffn1"] + ".weight")
         params = {
-            "conv1": conv(known, "conv1"),
-            "conv2": conv(known, "conv2"),
-            "norm": norm(known, names["norm"]),
+            "conv1": conv(tensors, "conv1"),
+            "conv2": conv(tensors, "conv2"),
+            "norm": norm(tensors, names["norm"]),
         }
         for i in range(layers):
-            params[f"block_{i}"] = block(known, names, names["block"].format(i), width // HEAD)
+            params[f"block_{i}"] = block(tensors, names, names["block"].format(i), width // HEAD)
     except KeyError as error:
         raise CheckpointError(f"{path}: no tensor {prefix}{error.args[0]}") from error
     except ValueError as error:
@@ -119,10 +119,10 @@ def _tensors(path):
     return tensors
 
 
-def _check_positions(path, found):
+def _check_positions(path, table):
     """Refuses trained positions: the encoder computes Whisper's sinusoids. Absent ones pass."""
     # float16 rounds by 5e-4
-    if found is not None and not np.allclose(found, positions(*found.shape), atol=1e-2):
+    if table is not None and not np.allclose(table, positions(*table.shape), atol=1e-2):
         raise CheckpointError(f"{path}: its positions are not Whisper's sinusoids")
 
 

@@ -233,16 +233,16 @@ class _TupleSizes:
             del self.stack[first:]
         else:
             taken = [self.stack.pop() for _ in opcode.stack_before]
-        made = 1
+        items = 1
         if name.startswith("TUPLE"):
-            made += sum(taken)
+            items += sum(taken)
         elif name in ("GET", "BINGET", "LONG_BINGET"):
-            made = self.memo[argument]
+            items = self.memo[argument]
         elif name == "DUP":
-            made = taken[0]
-        if made > TUPLE_ITEMS:
+            items = taken[0]
+        if items > TUPLE_ITEMS:
             raise CheckpointError("its pickle has tuples nested too deeply to be a checkpoint")
-        self.stack += [made] * len(opcode.stack_after)
+        self.stack += [items] * len(opcode.stack_after)
 
 
 def _parameter(tensor, *_):

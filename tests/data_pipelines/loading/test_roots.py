@@ -7,8 +7,10 @@ import pytest
 import record_sets
 from ml_collections import config_dict
 
+from configs import identity
 from data_pipelines.loading import loader, roots
 from data_pipelines.records import kinds
+from swaptalk_jax import stages
 
 PEOPLE = 3  # of each root
 
@@ -97,6 +99,12 @@ def test_people_of_two_roots_are_never_one_class(three):
         assert (batch["target_identity"] // PEOPLE == level - 1).all()
     for config, people in ((several, 3 * PEOPLE), ({"root": three[0]}, PEOPLE)):
         assert len(roots.metadata(config, "frames")["identities"]) == people
+
+
+def test_the_recogniser_has_a_class_for_each(three):
+    micro = identity.get_config("micro")
+    micro.data.root, micro.data.extra = three[0], config(three, 1, 1)["extra"]
+    assert stages.make(micro).classes == 3 * PEOPLE
 
 
 def test_evaluation_is_of_the_first_root(three):

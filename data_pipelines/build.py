@@ -122,7 +122,7 @@ def _videos(config, out):
 
 
 def _left_out(told):
-    """Rows, as faces.clips returns them, of what hdtf.from_hdtf tells of each video."""
+    """Rows, as cutting.clips returns them, of what hdtf.from_hdtf tells of each video."""
     rows = {}
     for line in told:
         name, refused = line["video"], {"clip": line["video"]} | line

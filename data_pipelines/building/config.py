@@ -19,7 +19,7 @@ class Config:
 
     out: str
     source: str = ""  # a folder of videos and stills, or "synthetic"
-    manifest: str = ""  # see sources.from_manifest; its files are in `source`, or else beside it
+    manifest: str = ""  # see listing.from_manifest; its files are in `source`, or else beside it
     lists: str = ""  # a folder of HDTF's published lists, whose videos are in `source`
     size: int = 64  # side of the crops in pixels
     proxy: str = ""  # exact | classical | inswapper; "": exact for the synthetic set

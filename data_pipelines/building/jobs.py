@@ -18,7 +18,7 @@ from data_pipelines.records.shards import Shards
 
 
 def cut(job: cutting.Job, row: pathlib.Path) -> None:
-    """Cuts a video into clip files and leaves its row (see faces.clips) as JSON."""
+    """Cuts a video into clip files and leaves its row (see cutting.clips) as JSON."""
     made = cutting.clips(job)
     for clip in made["clips"]:  # by which shards are planned, when the files may be gone
         clip["bytes"] = (job.folder / clip["file"]).stat().st_size
@@ -73,7 +73,7 @@ def read_offset(result: pathlib.Path) -> av_offset.Offset:
 class ShardClip:
     """A clip that is kept, and what the other clips tell of it."""
 
-    row: dict  # of faces.clips
+    row: dict  # of cutting.clips
     video: str
     identity: int
     identity_name: str

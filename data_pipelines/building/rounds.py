@@ -45,7 +45,7 @@ class Rounds:
         return self.config.source == "synthetic"
 
     def cut(self, videos: list[listing.Video]) -> list[dict]:
-        """Videos -> clip files; returns the rows of faces.clips in the order of the videos."""
+        """Videos -> clip files; returns the rows of cutting.clips in the order of the videos."""
         for name in ("rows", "clips"):
             (self.work / name).mkdir(exist_ok=True)
         config, todo = self.config, []
@@ -169,14 +169,14 @@ class Rounds:
         people: identities.Identities,
         swapper: Callable,
     ) -> dict[str, int]:
-        """Makes `triples` with a proxy swapper (proxy.make); returns their number by split."""
+        """Makes `triples` with a proxy swapper (choice.make); returns their number by split."""
         name, config, plans = self.settings["proxy"], self.config, {}
         wanted = {"train": config.triples, "val": config.val_triples}
         for number, split in enumerate(listing.SPLITS if config.triples else ()):
             runs = [_run(clip, name) for clip in kept[split]]
             plans[split] = pairing.plan(runs, wanted[split], (config.seed, number))
             if not plans[split]:
-                print(f"no triples in {split}: they need two identities", flush=True)
+                print(f"no triples in {split}: they need two identities with sound", flush=True)
         total = sum(map(len, plans.values()))
         if not total:
             return {}
@@ -216,7 +216,7 @@ def _parts(clips, size):
 
 
 def _run(clip, swapper):
-    """A clip as triples.plan takes it. The exact proxy does every pair equally well."""
+    """A clip as pairing.plan takes it. The exact proxy does every pair equally well."""
     run = pairing.Run(clip.identity, clip.first, clip.row["frames"], clip.synthetic)
     if swapper == "exact":
         return run

@@ -92,7 +92,7 @@ def _landmarker():
 def landmarks_of(path, cache_dir=None, fps=None):
     """Landmarks of the main face of a video: float32 [t 68 2] in frame pixels, NaN without a face.
 
-    One row per frame of video.read_frames(path, fps); see tracks.main_face, and tracks_of for
+    One row per frame of read_video.read_frames(path, fps); see tracks.main_face, and tracks_of for
     where they come from and what is raised.
     """
     return tracks.main_face(tracks_of(path, cache_dir, fps))
@@ -101,14 +101,14 @@ def landmarks_of(path, cache_dir=None, fps=None):
 def tracks_of(path, cache_dir=None, fps=None, start=Fraction(0), end=None, region=None):
     """All faces of a video -> tracks.Found; frame 0 is the first one after `start`.
 
-    path, fps, start and end are those of video.read_frames. region: (x, y, width, height) in
+    path, fps, start and end are those of read_video.read_frames. region: (x, y, width, height) in
     pixels of the upright picture, outside of which no face is looked for.
 
     `<stem>.landmarks.npz` beside the video is taken as its single track when it is there (the
     synthetic set has exact ones), speaks of the same frame rate and the whole video is asked for;
     else the tracks in cache_dir; else they are detected, and saved in cache_dir when one is
     given. The cache is keyed on the arguments and the file's name, size and time of change;
-    stale and broken entries are made again, with a line in the log. Raises video.MediaError for
+    stale and broken entries are made again, with a line in the log. Raises opening.MediaError for
     unreadable videos, ExtraError without the extra `media`.
     """
     path = Path(path)
@@ -126,7 +126,7 @@ def tracks_of(path, cache_dir=None, fps=None, start=Fraction(0), end=None, regio
 def faces_of(path, cache_dir=None, region=None):
     """All faces of a still picture -> tracks.Found of one frame, a track a face, largest first.
 
-    region, cache_dir and `<stem>.landmarks.npz` as in tracks_of. Raises video.MediaError for an
+    region, cache_dir and `<stem>.landmarks.npz` as in tracks_of. Raises opening.MediaError for an
     unreadable picture, ExtraError without the extra `media`.
     """
     path = Path(path)

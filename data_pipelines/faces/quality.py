@@ -19,7 +19,7 @@ PROFILE, SEVERAL_FACES, BLURRED = "profile", "several_faces", "blurred"
 MOUTH_HIDDEN, OFFSET_UNSURE = "mouth_hidden", "offset_unsure"
 REASONS = {
     MISSING: "The file is not there; it was not downloaded, or lies elsewhere.",
-    UNREADABLE: "The file is damaged, cut off, or not a video.",
+    UNREADABLE: "The file is damaged, cut off, or neither a video nor a picture.",
     NO_SOUND: "The file has no sound track, so there is no speech to learn from.",
     SILENT: "Nothing, or hardly anything, is heard while the face is shown.",
     CUT_SOUND: "The sound starts late, ends early or breaks off while the picture goes on.",

@@ -37,8 +37,8 @@ def read_audio(
     overshoot a little.
 
     start and end, in seconds, give samples [round(start * rate), round(end * rate)) of the whole,
-    bit for bit, in step with `video.read_frames`; fewer, or none, where the sound ends before. All
-    sound up to `end` is decoded, because codecs remember (AAC even seeds its noise), but not kept.
+    bit for bit, in step with `read_frames`; fewer, or none, where the sound ends before. All sound
+    up to `end` is decoded, because codecs remember (AAC even seeds its noise), but not kept.
 
     Raises MediaError: no such file, no sound, cut off, nothing that can be decoded, an interval
     that cannot be.

@@ -51,8 +51,8 @@ ul { margin: 0; padding-left: 1.2rem; }
 def write(out: str | os.PathLike, rows: list[dict], report: dict) -> pathlib.Path:
     """Writes out/index.html and returns its path; the same bytes for the same build.
 
-    rows: of faces.clips, one a video ("video", "refused", "clips"). The "measures" of a clip, kept
-      or refused, are drawn where they are known, among them "offset" (frames); one refused for
+    rows: of cutting.clips, one a video ("video", "refused", "clips"). The "measures" of a clip,
+      kept or refused, are drawn where they are known, among them "offset" (frames); one refused for
       the reason "missing" is a video that a list names and no file holds.
     report: all optional: "reasons" {code: sentence} (quality.REASONS); "gates" {measure: value};
       "identities" (identities.Identities.report(): "merged", "divided", "close").

@@ -97,7 +97,7 @@ class FaceClip:
 
 
 def clips_of(rows: Iterable[dict]) -> list[FaceClip]:
-    """Clips of the rows that faces.clips returns, one a video."""
+    """Clips of the rows that cutting.clips returns, one a video."""
     return [
         FaceClip(
             clip["name"],
@@ -155,7 +155,7 @@ def resolve(clips: Iterable[FaceClip], told: bool = False, same: float = SAME) -
     """Labels, groups and splits of clips.
 
     told: names are somebody's word (a manifest's), so a name is never several labels: the label is
-    the group. Otherwise it is the person, see people.labels. same: faces closer than this are one
+    the group. Otherwise it is the person, see clusters.labels. same: faces closer than this are one
     person; 0: names alone decide. A split that the source names holds for the whole group; the
     others are split by `split`.
 

@@ -39,7 +39,7 @@ class Run:
     identity: int
     first: int
     count: int
-    synthetic: dict | None = None  # how to draw the clip again, see synthetic.clip_of
+    synthetic: dict | None = None  # how to draw the clip again, see sampling.clip_of
     pose: np.ndarray | None = None
     light: np.ndarray | None = None
 
@@ -138,7 +138,7 @@ def swap(
 ) -> list[bytes | None]:
     """Encoded results of a proxy swapper on pairs; None where it could not do one.
 
-    root: the folder of `frames`; swapper: of proxy.make, which pickles. A pair that fails is left
+    root: the folder of `frames`; swapper: of choice.make, which pickles. A pair that fails is left
     out and not replaced: it fails on every run, since swappers are functions of the two faces, so
     a shard that is made again has the same records.
     """

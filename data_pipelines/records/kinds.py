@@ -9,7 +9,7 @@ are already, codes hardly shrink (13 %), and reading is 4 times faster.
 
 | kind | one record is |
 |---|---|
-| frames | one aligned face crop |
+| frames | one aligned face crop of a clip, or behind these of a silent video or a still |
 | clips | one clip: a run of consecutive `frames` at 25 fps, and its sound at 16 kHz |
 | triples | source frame, target frame, and the proxy swapper's result of the two |
 | codes | one clip as codes of one VQGAN, with its audio features at 50 Hz |

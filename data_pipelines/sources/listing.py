@@ -28,7 +28,7 @@ class Video:
     name: str  # unique: its path below the folder, with "/"; "@0", "@1" ... tell intervals apart
     identity: str
     split: str | None  # "train" or "val"; None: nobody has decided
-    synthetic: dict[str, Any] | None = None  # how to draw it again, see synthetic.clip_of
+    synthetic: dict[str, Any] | None = None  # how to draw it again, see sampling.clip_of
     start: Fraction = Fraction(0)  # seconds after the first frame: what may be used begins
     end: Fraction | None = None  # ... and ends; None: with the file
     # x, y, w, h in pixels of the upright picture: where to look for the face; None: anywhere

@@ -7,8 +7,10 @@ import pytest
 import record_sets
 from ml_collections import config_dict
 
+from configs import identity
 from data_pipelines.loading import loader, roots
 from data_pipelines.records import kinds
+from swaptalk_jax import stages
 
 PEOPLE = 3  # of each root
 
@@ -73,7 +75,7 @@ def test_restarts_hosts_and_workers_change_nothing(three, view):
     several = config(three, 0.5, 2)
     whole = batches(several, view, 6)
     assert_same(batches(several, view, 2, step=4), whole[4:])
-    parts = [batches(several, view, 6, hosts=2, host=h) for h in range(2)]
+    parts = [batches(several, view, 6, rows=range(4 * h, 4 * h + 4)) for h in range(2)]
     joined = [{k: np.concatenate([a[k], b[k]]) for k in a} for a, b in zip(*parts, strict=True)]
     assert_same(joined, whole)
     if view == "windows":
@@ -95,8 +97,15 @@ def test_people_of_two_roots_are_never_one_class(three):
         level = batch["result"][:, 0, 0] // 10
         assert (batch["source_identity"] // PEOPLE == level - 1).all()
         assert (batch["target_identity"] // PEOPLE == level - 1).all()
-    for given, people in ((several, 3 * PEOPLE), ({"root": three[0]}, PEOPLE)):
-        assert len(roots.metadata(given, "frames")["identities"]) == people
+    for data, people in ((several, 3 * PEOPLE), ({"root": three[0]}, PEOPLE)):
+        assert len(roots.metadata(data, "frames")["identities"]) == people
+
+
+def test_the_recogniser_has_a_class_for_each(three):
+    micro = identity.get_config("micro")
+    micro.data.root, micro.data.extra = three[0], config(three, 1, 1)["extra"]
+    known = roots.metadata(micro.data, "frames")
+    assert stages.make(micro, {}, known).classes == 3 * PEOPLE
 
 
 def test_evaluation_is_of_the_first_root(three):

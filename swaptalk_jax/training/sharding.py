@@ -103,11 +103,6 @@ class Split:
         """Rows of the padded batch: a multiple of devices x microbatches."""
         return self.each * self.mesh.shape[AXIS] * self.parts
 
-    @property
-    def even(self):
-        """Whether the batch needs no padding."""
-        return self.padded == self.size
-
     def rows(self):
         """Numbers of the padded batch's rows that this process' devices hold: int [n], sorted.
 

@@ -1,6 +1,7 @@
 """The loop and the stages, on one micro run that all tests here look at."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -284,10 +285,64 @@ def test_missing_upstream_names_the_command(tmp_path, monkeypatch):
         upstream.prepare(config)
 
 
+# Eight devices have to be asked for before JAX starts.
+ANY_BATCH = """
+import json, sys, jax
+from ml_collections import ConfigDict
+from swaptalk_jax.training.setup import Trainer
+
+jax.config.update("jax_disable_most_optimizations", True)
+config, told = ConfigDict(json.loads(sys.argv[1])), []
+for devices in (1, 8):
+    run = Trainer(config, jax.devices()[:devices])
+    state, stream = run.new_state(), run.batches.training(0)
+    rows = []
+    for _ in range(3):
+        state, metrics = run.update(state, next(stream))
+        rows.append({k: float(v) for k, v in metrics.items()})
+    batch = next(run.batches.validation())
+    values = run.evaluate(state.best, run.frozen, batch)
+    rows.append({k: float((v * batch["mask"]).sum()) for k, v in values.items()})
+    told.append({"rows": rows, "flops": run.costs().flops})
+print(json.dumps(told))
+"""
+CUT = {"sharding.params": True, "sharding.opt_state": True, "sharding.min_size": 1}
+
+
+@pytest.mark.parametrize(
+    "name, size, share, change",
+    [
+        ("vqgan", 12, 0.17, {}),  # the paper's batches, on its eight devices
+        ("sync", 20, 0.16, {}),
+        ("expert", 13, 0.35, {"loss.contrast": 0.5, "data.resident": True} | CUT),
+        ("identity", 5, 0.42, {"train.accumulate": 2, "train.eval_batch_size": 3}),
+    ],
+)
+def test_a_batch_of_any_size_trains_on_eight_devices_as_on_one(micro, name, size, share, change):
+    config = micro(name)
+    config.update_from_flattened_dict({"train.batch_size": size} | change)
+    done = subprocess.run(
+        [sys.executable, "-c", ANY_BATCH, config.to_json()],
+        cwd=ROOT,
+        env=os.environ | {"JAX_NUM_CPU_DEVICES": "8", "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    one, eight = json.loads(done.stdout.splitlines()[-1])
+    for row, expected in zip(eight["rows"], one["rows"], strict=True):
+        assert row == pytest.approx(expected, rel=1e-3)
+        if "loss" in row:
+            assert row["loss"] == pytest.approx(expected["loss"], rel=2e-5)
+    # No device does the work of others: it has an example of 5 in each of two microbatches, or 2 of
+    # 13, or so; what Muon costs (of the expert a fifth) does not depend on the batch.
+    assert eight["flops"] < share * one["flops"]
+
+
 def test_two_processes_train_as_one(micro, tmp_path):
-    config = micro("identity")
+    config = micro("identity")  # batches of 4: the second process has one example, for 3 devices
     command = [
-        *(sys.executable, "launch/local.py", "--processes=2", "--devices_per_process=1"),
+        *(sys.executable, "launch/local.py", "--processes=2", "--devices_per_process=3"),
         *("--restarts=0", "--", sys.executable, "-m", "swaptalk_jax.train"),
         *("--config=configs/identity.py:micro", f"--config.workdir={tmp_path}"),
         *(f"--config.data.root={config.data.root}", "--config.needs=()"),

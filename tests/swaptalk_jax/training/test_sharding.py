@@ -47,7 +47,8 @@ tx = optim.optimizer(c.optimizer, 6, 8, jax.eval_shape(stage.init, key, None))
 init = lambda: step.initial(stage, tx, c, key, None)
 layout = sharding.layout(mesh, jax.eval_shape(init), c.sharding)
 state = jax.jit(init, out_shardings=layout)()
-update = jax.jit(step.make_step(stage, tx, c), donate_argnums=0, out_shardings=(layout, None))
+make = step.make_step(stage, tx, c, sharding.Split(16, mesh))
+update = jax.jit(make, donate_argnums=0, out_shardings=(layout, None))
 rows = []
 for batch in batches:
     state, metrics = update(state, {}, sharding.place({"x": batch}, mesh))

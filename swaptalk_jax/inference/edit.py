@@ -39,7 +39,7 @@ def infer(pipe, source, target, out, sound=None, mode="auto", rules=None, report
 
     Landmarks are taken from `<stem>.landmarks.npz` beside an input, else found; those of the target
     are kept beside `out`. Nothing is written beside the inputs, and `out` is written whole or not
-    at all. Raises MediaError (one line) and, without the extra `media`, ImportError.
+    at all. Raises MediaError (one line) and, without the extra `media`, ExtraError.
     """
     source, target, out = Path(source), Path(target), Path(out)
     sound = target if sound is None else Path(sound)

@@ -39,7 +39,7 @@ def test_who_has_a_bundle_does_not_wait_for_what_training_needs(name):
     ("arguments", "told"),
     [
         (("--config=configs/nope.py",), "no config to read at 'configs/nope.py'"),
-        (("--config=configs/sync.py:huge",), "size 'huge': one of"),
+        (("--config=configs/sync.py:huge",), "no size 'huge'"),
         (("--config=configs/sync.py:micro", "--config.trian.steps=3"), "no such field: 'trian'"),
         (("--config=configs/sync.py:micro", "--config.train.steps=abc"), "train.steps=abc"),
         (("--config=configs/sync.py:micro", "--nosuch=3"), "nosuch"),

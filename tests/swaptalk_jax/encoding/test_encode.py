@@ -127,16 +127,13 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
 
 def test_two_hosts_make_the_set_of_one(config, tmp_path):
     sets.Encoding(config, tmp_path / "one", batch_size=4).run()
-    program = tmp_path / "given.py"
-    program.write_text(
-        "import json\nfrom ml_collections import ConfigDict\n"
-        f"def get_config():\n    return ConfigDict(json.loads({config.to_json()!r}))\n"
-    )
     command = [
         *(sys.executable, "launch/local.py", "--processes=2", "--devices_per_process=2"),
         *("--restarts=0", "--", sys.executable, "-m", "swaptalk_jax.encode"),
-        *(f"--config={program}", f"--out={tmp_path}/two", "--batch_size=4"),
-        *("--config.upstream=()", "--config.frozen.recogniser=" + config.frozen.recogniser),
+        *("--config=configs/vqgan.py:micro", f"--out={tmp_path}/two", "--batch_size=4"),
+        *(f"--config.workdir={config.workdir}", f"--config.data.root={config.data.root}"),
+        f"--config.frozen.recogniser={config.frozen.recogniser}",
+        *("--config.upstream=()", f"--config.compile_cache={tmp_path}/compiled"),
     ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

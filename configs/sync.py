@@ -2,7 +2,7 @@
 
     python -m swaptalk_jax.train --config=configs/sync.py
 
-Parameters at the paper's size: warp 9.5 M, unet 213.3 M.
+Parameters at the paper's size: warp 9.5 M, unet 213.6 M.
 Tiny, unseen people: mouth error ratio 0.45.
 Needs: code shards (swaptalk_jax.encode), the VQGAN, the expert. The swap module is no input of
 this training but of what follows it, so `:tiny` builds it on the way.
@@ -11,6 +11,9 @@ this training but of what follows it, so `:tiny` builds it on the way.
 Where the smaller sizes depart from the paper:
 - open: hears by Whisper's encoder for HuBERT.
 - small, tiny, micro: hear by log-mel for HuBERT.
+- small, tiny, micro: outputs that scale and shift the input (`residual`) for drawn ones.
+- small, tiny, micro: attention in the warp's offset encoder, and groups by the number of channels.
+- small, tiny, micro: inference warps by itself and puts swapped faces on codes; the paper does not.
 - small, tiny: no expert loss (L_sync of eq. 15 weighs 0).
 - small, tiny: cells of the mouth weigh eight times as much in L_code as the others.
 - small, tiny, micro: Muon for kernels, and rates that fall to zero, for Adam at a constant rate.
@@ -31,7 +34,7 @@ def get_config(size=""):
     c.frozen = {"vqgan": common.below(c, "vqgan"), "expert": common.below(c, "expert")}
     c.bundle = {"swap": common.below(c, "swap")}
     c.model = model(size)
-    # The paper's rules of inference at its size, below it what measured best at :tiny.
+    # The paper's rules for inference; below its size what measured best at :tiny.
     c.inference = {"warp": "self", "quantize": True}
     if common.full(size):
         c.inference = {"warp": "never", "quantize": False}
@@ -60,6 +63,7 @@ def get_config(size=""):
 
 def model(size):
     """The numbers of both networks."""
+    warp = dict(network="FaceWarp", depth=2, attention=not common.full(size))
     least = dict(
         network="LipUNet",
         multipliers=(1, 2),
@@ -70,11 +74,10 @@ def model(size):
         groups=0,
         residual=True,
     )
-    warp = dict(network="FaceWarp", depth=2, attention=True)
     return {
         "warp": common.by_size(
             size,
-            paper=dict(warp, width=128, attention=False),
+            paper=dict(warp, width=128),
             small=dict(warp, width=32),
             tiny=dict(warp, width=16),
             micro=dict(warp, width=8),

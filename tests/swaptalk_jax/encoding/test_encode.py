@@ -136,7 +136,7 @@ def test_two_hosts_make_the_set_of_one(config, tmp_path):
         *(sys.executable, "launch/local.py", "--processes=2", "--devices_per_process=2"),
         *("--restarts=0", "--", sys.executable, "-m", "swaptalk_jax.encode"),
         *(f"--config={program}", f"--out={tmp_path}/two", "--batch_size=4"),
-        *("--config.upstream=()", "--config.frozen.recogniser=" + config.frozen.recogniser),
+        *("--config.needs=()", "--config.frozen.recogniser=" + config.frozen.recogniser),
     ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

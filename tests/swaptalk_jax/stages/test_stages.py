@@ -96,8 +96,7 @@ def sixth(tmp_path, monkeypatch):
 def config_of_the_sixth():
     c = common.config("brightness", "micro")
     c.frozen = {"expert": "somewhere"}
-    c.model = {"light": {"start": 0.25}}
-    common.complete(c)
+    c.model = {"light": {"network": "Light", "start": 0.25}}
     c.train.update(steps=10, batch_size=2)
     return c
 

@@ -24,17 +24,11 @@ def get_config(size=""):
     c = common.config("expert", size)
     c.needs = ("data", "vqgan", "codes")
     c.frozen = {"vqgan": common.below(c, "vqgan")}
-    least = dict(width=32, audio_width=128, audio_blocks=2)
+    least = dict(network="LipExpert", width=32, audio_width=128, audio_blocks=2)
     c.model = {
         "expert": common.by_size(
             size,
-            paper=dict(
-                width=128,
-                multipliers=(1, 2, 4, 4),
-                audio_width=512,
-                audio_blocks=2,
-                embed_dim=512,
-            ),
+            paper=dict(least, width=128, multipliers=(1, 2, 4, 4), audio_width=512, embed_dim=512),
             small=dict(least, multipliers=(1, 2, 4, 4), embed_dim=256),
             tiny=dict(least, multipliers=(1, 2, 4), embed_dim=128),
             micro=dict(least, width=8, multipliers=(1, 2), audio_width=16, embed_dim=16),

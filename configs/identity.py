@@ -26,13 +26,16 @@ def get_config(size=""):
     c = common.config("identity", size)
     c.needs = ("data",)
     c.model = {
-        "recogniser": common.by_size(
-            size,
-            paper=dict(stages=(3, 4, 14, 3), width=64, embed_dim=512, input_size=112, box=WIDE),
-            small=dict(stages=(1,) * 4, width=24, embed_dim=128, input_size=64, box=WIDE),
-            tiny=dict(stages=(1,) * 4, width=24, embed_dim=128, input_size=48, box=INNER),
-            micro=dict(stages=(1, 1), width=8, embed_dim=16, input_size=24, box=INNER),
-        )
+        "recogniser": {
+            "network": "Recogniser",
+            **common.by_size(
+                size,
+                paper=dict(stages=(3, 4, 14, 3), width=64, embed_dim=512, input_size=112, box=WIDE),
+                small=dict(stages=(1,) * 4, width=24, embed_dim=128, input_size=64, box=WIDE),
+                tiny=dict(stages=(1,) * 4, width=24, embed_dim=128, input_size=48, box=INNER),
+                micro=dict(stages=(1, 1), width=8, embed_dim=16, input_size=24, box=INNER),
+            ),
+        }
     }
     c.loss = {"margin": 0.3, "scale": 24.0}
     if common.full(size):

@@ -13,6 +13,8 @@ Where the smaller sizes depart from the paper:
 - small, tiny, micro: one linear layer for source and target (`shared_linear`), for one at each.
 - small, tiny, micro: query, key and value start equal (`equal_start`).
 - small, tiny, micro: outputs that gate the target and the source (`residual`) for drawn ones.
+- small, tiny, micro: one linear layer for source and target, where Figure 2c draws two.
+- small, tiny, micro: query, key and value start equal.
 - small, tiny, micro: identity losses on two examples of a batch, and of other weights.
 - small, tiny, micro: Muon for kernels, and rates that fall to zero, for Adam at a constant rate.
 - small, tiny, micro: four, three and one blocks for eight, 128, 96 and 16 channels for 512.

@@ -34,7 +34,7 @@ def get_config(size=""):
     c.frozen = {"vqgan": common.below(c, "vqgan"), "expert": common.below(c, "expert")}
     c.bundle = {"swap": common.below(c, "swap")}
     c.model = model(size)
-    # The paper's rules of inference at its size, below it what measured best at :tiny.
+    # The paper's rules for inference; below its size what measured best at :tiny.
     c.inference = {"warp": "self", "quantize": True}
     if common.full(size):
         c.inference = {"warp": "never", "quantize": False}
@@ -63,6 +63,7 @@ def get_config(size=""):
 
 def model(size):
     """The numbers of both networks."""
+    warp = dict(network="FaceWarp", depth=2, attention=not common.full(size))
     least = dict(
         network="LipUNet",
         multipliers=(1, 2),
@@ -73,11 +74,10 @@ def model(size):
         groups=0,
         residual=True,
     )
-    warp = dict(network="FaceWarp", depth=2, attention=True)
     return {
         "warp": common.by_size(
             size,
-            paper=dict(warp, width=128, attention=False),
+            paper=dict(warp, width=128),
             small=dict(warp, width=32),
             tiny=dict(warp, width=16),
             micro=dict(warp, width=8),

@@ -64,13 +64,21 @@ def get_config(size=""):
 
 def model(size):
     """The numbers of both networks."""
+    critic = dict(network="PatchDiscriminator", layers=2)
     least = dict(
-        multipliers=(1, 2), patch=2, shortcut=True, blocks=1, attention=False, embed_dim=64
+        network="VQGAN",
+        multipliers=(1, 2),
+        patch=2,
+        shortcut=True,
+        blocks=1,
+        attention=False,
+        embed_dim=64,
     )
     return {
         "vqgan": common.by_size(
             size,
             paper=dict(
+                network="VQGAN",
                 width=128,
                 multipliers=(1, 1, 2, 2, 4),
                 patch=1,
@@ -86,10 +94,10 @@ def model(size):
         ),
         "discriminator": common.by_size(
             size,
-            paper=dict(width=64, layers=3),
-            small=dict(width=16, layers=2),
-            tiny=dict(width=16, layers=2),
-            micro=dict(width=8, layers=1),
+            paper=dict(critic, width=64, layers=3),
+            small=dict(critic, width=16),
+            tiny=dict(critic, width=16),
+            micro=dict(critic, width=8, layers=1),
         ),
     }
 

@@ -24,7 +24,8 @@ from swaptalk_jax.weights.bundle import NOTICE, export
 def main(values):
     """Writes the bundle and tells what is in it."""
     jax.config.update("jax_platforms", "cpu")  # nothing is computed; leave accelerators to others
-    config = export(upstream.bundled(values.config), values.out, stages.bundled())
+    parts = stages.bundled()
+    config = export(upstream.bundled(values.config, parts), values.out, parts)
     steps = "  ".join(f"{stage} {count}" for stage, count in config["steps"].items())
     print(f"[export] {values.out}: {config['image_size']} px, VQGAN {config['vqgan']}; {steps}")
     print(f"[export] {NOTICE}")

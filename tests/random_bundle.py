@@ -73,7 +73,8 @@ def train(workdir, seed=0, stages=("vqgan", "identity", "expert", "swap", "sync"
 
 def folders(workdir):
     """{stage: its folder} of what `train` has left below workdir, as bundle.export takes them."""
-    return {stage: Path(workdir) / stage for stage in ("vqgan", "expert", "swap", "sync")}
+    names = [stage for stage, _ in declared.bundled().values() if stage != "identity"]
+    return {stage: Path(workdir) / stage for stage in names}
 
 
 @functools.cache

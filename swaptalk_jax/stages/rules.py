@@ -10,6 +10,8 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
+from swaptalk_jax.stages import losses
+
 # A metric's level is its median over so many steps: a log line's worth, and no single batch of a
 # few examples moves it.
 WINDOW = 50
@@ -83,18 +85,22 @@ def collapsed_codes(run, step, values):
     return None
 
 
+def rate_field(group):
+    """The field of an optimizer's group that sets the steps of most of its parameters."""
+    return next((name for name in ("muon_lr", "lr_per_example") if group[name]), "lr")
+
+
 def critic(run, step, values):
     """A discriminator that always wins, or is lost."""
-    if step < run.stage.turns(run.config) + WINDOW:
+    if step < losses.adversarial_start(run.config) + WINDOW:
         return None
     c = run.config
-    name = "discriminator" if "discriminator" in c.optimizer else "default"
-    group = c.optimizer[name]
-    rate = "lr_per_example" if group.lr_per_example else "lr"
+    group = "discriminator" if "discriminator" in c.optimizer else "default"
+    rate = rate_field(c.optimizer[group])
     tell, fool = run.level.get("loss/disc", 1.0), run.level.get("loss/adv", 0.0)
     gentler = (
-        f"lower config.optimizer.{name}.{rate} (now {group[rate]:g}), or start it later"
-        f" (config.loss.adversarial_start_share, now {c.loss.adversarial_start_share:g})"
+        f"lower config.optimizer.{group}.{rate} (now {c.optimizer[group][rate]:g}), or start it"
+        f" later (config.loss.adversarial_start_share, now {c.loss.adversarial_start_share:g})"
     )
     if tell < WON and fool > 1.0:
         return (

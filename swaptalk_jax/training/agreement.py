@@ -49,11 +49,6 @@ def check(config):
                 f"config.optimizer.{name} has both lr = {group.lr:g} and lr_per_example ="
                 f" {group.lr_per_example:g}; set one of them to 0"
             )
-    if config.train.batch_size % config.train.accumulate:
-        raise errors.RunError(
-            f"config.train.batch_size = {config.train.batch_size} is no multiple of"
-            f" config.train.accumulate = {config.train.accumulate}"
-        )
     for name, wrong in _wrong_networks(config.model):
         raise errors.RunError(f"config.model.{name}: {wrong}")
 
@@ -130,7 +125,7 @@ def _wrong_networks(model):
     for name, network in model.items():
         for field, value in network.items():
             values = value if isinstance(value, (tuple, list)) else (value,)
-            least = 0 if field in ("attention_levels", "box") else 1
+            least = 0 if field in ("attention_levels", "box", "groups") else 1
             if any(type(v) is int and v < least for v in values):
                 yield f"{name}.{field}", f"{value} must be at least {least}"
     if "unet" in model:

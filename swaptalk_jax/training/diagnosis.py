@@ -12,8 +12,7 @@ import statistics
 
 from data_pipelines.loading.views import VIEWS
 from swaptalk_jax import stages
-from swaptalk_jax.stages.rules import WINDOW, Rule
-from swaptalk_jax.training import optim
+from swaptalk_jax.stages.rules import WINDOW, Rule, rate_field
 
 # Experts of Wav2Lip's kind leave guessing late and may then learn well: a patient rule waits for
 # 5 % of a long run.
@@ -100,7 +99,7 @@ class Diagnosis:
         path = f"config.optimizer.{group or 'default'}"
         rates = optimizer[group or "default"]
         what = f"first not finite: {', '.join(parts or broken)} ({metrics[first]})"
-        rate = optim.rate_field(rates)
+        rate = rate_field(rates)
         if not math.isfinite(rates[rate]):
             return f"{what}; {path}.{rate} is {rates[rate]}."
         norms = [m["gradient_norm"] for _, m in rows[:-1] if "gradient_norm" in m]
@@ -144,7 +143,7 @@ class _Watch:
 
 def _slower(path, group):
     """What makes an optimizer's steps shorter."""
-    rate = optim.rate_field(group)
+    rate = rate_field(group)
     clip = f"lower {path}.clip (now {group.clip:g})" if group.clip else f"set {path}.clip=1"
     return f"lower {path}.{rate} (now {group[rate]:g}) or {clip}"
 
@@ -211,7 +210,7 @@ def copying(run, step, values):
         )
     else:
         default = run.config.optimizer.default
-        rate = optim.rate_field(default)
+        rate = rate_field(default)
         cause = (
             f"it learns too slowly: raise config.optimizer.default.{rate} (now {default[rate]:g})"
             " or config.train.steps"

@@ -33,11 +33,6 @@ def highest_rate(g, batch_size):
     return g.lr_per_example * batch_size if g.lr_per_example else g.lr
 
 
-def rate_field(g):
-    """The field of a group that sets the steps of most of its parameters."""
-    return next((name for name in ("muon_lr", "lr_per_example") if g[name]), "lr")
-
-
 def group(g, steps, batch_size):
     """The optimizer of one group of the config (configs/common.py: adam, muon)."""
     clip = [optax.clip_by_global_norm(g.clip)] if g.clip else []

@@ -44,8 +44,8 @@ def prepare(config, *more):
     """Builds what is missing of `needs(config, *more)`, in order; each in a process of its own.
 
     Raises RunError where config.build_upstream is not set, or the user has to give a file: it names
-    the missing path and the command that makes it, as does an error of such a command. Of several
-    processes the first one builds, the others wait for the paths to appear.
+    the missing path and the command that makes it. Where such a command fails, the RunError has its
+    exit code. Of several processes the first one builds, the others wait for the paths to appear.
     """
     for need in needs(config, *more):
         if need.path.exists():
@@ -100,9 +100,10 @@ def folder(config, stage):
     return known.get(stage) or f"{config.root}/{stage}"
 
 
-def bundled(config):
-    """{stage: folder} of what a bundle is made of, as the config of sync names them.
+def bundled(config, parts):
+    """{stage: folder} of the stages of a bundle's parts (stages.bundled), as sync's config says.
 
+    The recogniser's is left out: it is the swap's matter, which recogniser it was trained against.
     Raises RunError for the config of another stage.
     """
     if config.stage != "sync":
@@ -110,7 +111,7 @@ def bundled(config):
             f"a bundle is made of the config of sync, not of {config.stage}: take"
             " --config=configs/sync.py"
         )
-    return {stage: folder(config, stage) for stage in ("vqgan", "expert", "swap", "sync")}
+    return {stage: folder(config, stage) for stage, _ in parts.values() if stage != "identity"}
 
 
 def command(config, name):
@@ -136,10 +137,13 @@ def command(config, name):
 
 
 def _data(config):
-    """What tells that there are face shards; identity and vqgan need no triples."""
+    """What tells that there are face shards, which of them the stage needs."""
     images = config.stage in ("identity", "vqgan")
     place = Path(config.data.root) if images else Path(config.root) / "data"
-    return place / ("frames" if images else "triples") / kinds.VERSION / "dataset_info.json"
+    # What we build ourselves is whole when its last set stands.
+    triples = config.stage == "swap" or config.build_upstream
+    kind = "frames" if images else "triples" if triples else "clips"
+    return place / kind / kinds.VERSION / "dataset_info.json"
 
 
 def _codes(config):

@@ -28,10 +28,10 @@ NOTICE = (
 def export(folders, out, parts):
     """Writes the bundle of finished stages; returns its config (dict).
 
-    folders: {stage: folder of its run}, but for `identity`: the recogniser is the one that the swap
-    was trained against, also where it is an imported one.
+    folders: {stage: folder of its run}, but for that of the recogniser.
     parts: {file of the bundle, without its ending: (stage that trained it, names of the networks in
     it)}, as the stages declare them (stages.bundled).
+    Its recogniser is the one that the swap was trained against, also where it is an imported one.
     The folder `out` appears whole or not at all; a bundle that was there is replaced.
     Raises CheckpointError: a stage is not finished, or was trained on another VQGAN's codes.
     """
@@ -39,8 +39,8 @@ def export(folders, out, parts):
     if out.exists() and any(out.iterdir()) and not (out / store.CONFIG).exists():
         raise errors.CheckpointError(f"{out} holds other files; name a new folder for --out")
     stages = {stage: _finished(folder, stage) for stage, folder in folders.items()}
-    recogniser = _recogniser(folders["swap"], stages["swap"][1])
-    stages["identity"] = _finished(recogniser, "identity")
+    folders["identity"] = _recogniser(folders["swap"], stages["swap"][1])
+    stages["identity"] = _finished(folders["identity"], "identity")
     networks = {
         name: {network: stages[stage][0][network] for network in kept}
         for name, (stage, kept) in parts.items()

@@ -8,6 +8,7 @@ import sys
 import random_bundle
 from places import ROOT
 
+from swaptalk_jax import stages
 from swaptalk_jax.weights import bundle, store
 
 
@@ -46,7 +47,7 @@ def test_the_recogniser_is_the_one_that_the_swap_was_trained_against(tmp_path):
     config = json.loads((f8 / "swap" / "config.json").read_text())
     config["frozen"]["recogniser"] = str(runs / "identity")
     (f8 / "swap" / "config.json").write_text(json.dumps(config))
-    bundle.export(random_bundle.folders(f8), tmp_path / "bundle")
+    bundle.export(random_bundle.folders(f8), tmp_path / "bundle", stages.bundled())
     params, _ = bundle.load(tmp_path / "bundle")
     expected = store.load_network(runs / "identity")[0]["recogniser"]
     assert store.fingerprint(params["recogniser"]) == store.fingerprint(expected)

@@ -130,10 +130,9 @@ def test_two_hosts_make_the_set_of_one(config, tmp_path):
     command = [
         *(sys.executable, "launch/local.py", "--processes=2", "--devices_per_process=2"),
         *("--restarts=0", "--", sys.executable, "-m", "swaptalk_jax.encode"),
-        *("--config=configs/vqgan.py:micro", f"--out={tmp_path}/two", "--batch_size=4"),
-        *(f"--config.workdir={config.workdir}", f"--config.data.root={config.data.root}"),
-        f"--config.frozen.recogniser={config.frozen.recogniser}",
-        *("--config.upstream=()", f"--config.compile_cache={tmp_path}/compiled"),
+        *(f"--config={program}", f"--out={tmp_path}/two", "--batch_size=4"),
+        *("--config.needs=()", "--config.frozen.recogniser=" + config.frozen.recogniser),
+        f"--config.compile_cache={tmp_path}/compiled",
     ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -96,8 +96,7 @@ def sixth(tmp_path, monkeypatch):
 def config_of_the_sixth():
     c = common.config("brightness", "micro")
     c.frozen = {"expert": "somewhere"}
-    c.model = {"light": {"start": 0.25}}
-    common.complete(c)
+    c.model = {"light": {"network": "Light", "start": 0.25}}
     c.train.update(steps=10, batch_size=2)
     return c
 
@@ -120,7 +119,7 @@ def test_a_sixth_stage_is_trained_diagnosed_bundled_and_reported_without_an_edit
     assert config.model.light.network == "Light"
     stage = stages.make(config, {"expert": object()})
     params = stage.init(jax.random.key(0), images)
-    tx = optim.optimizer(config.optimizer, 10, params)
+    tx = optim.optimizer(config.optimizer, 10, 4, params)
     state = initial(stage, tx, config, jax.random.key(0), images)
     state, metrics = jax.jit(make_step(stage, tx, config))(state, {}, images)
     assert float(metrics["loss/light"]) == pytest.approx(0.75)
@@ -137,7 +136,7 @@ def test_a_sixth_stage_is_trained_diagnosed_bundled_and_reported_without_an_edit
     store.save_network(runs / "brightness", jax.device_get(state.params), plain)
     parts = stages.bundled()
     assert parts["brightness"] == ("brightness", ("light",))
-    made = bundle.export(runs, tmp_path / "bundle", parts)
+    made = bundle.export(random_bundle.folders(runs), tmp_path / "bundle", parts)
     networks, read = bundle.load(tmp_path / "bundle")  # which imports no stage
     assert read == made and read["model"]["light"]["start"] == 0.25
     assert float(networks["light"]["light"]) == float(state.params["light"]["light"])
@@ -183,7 +182,7 @@ def test_stages_open_no_files(monkeypatch):
 def test_a_restarted_row_moves_as_a_row_of_a_new_run_does():
     params = {"net": {"book": jnp.zeros((3, 2)), "bias": jnp.zeros(2)}, "age": jnp.zeros(3)}
     groups = ConfigDict({"default": common.adam(0.1, clip=1.0), "constant": ("age",)})
-    tx = optim.optimizer(groups, 10, params)
+    tx = optim.optimizer(groups, 10, 4, params)
     grads = jax.tree.map(jnp.ones_like, params)
     state = tx.update(grads, tx.init(params), params)[1]
     masks = {"net": {"book": jnp.array([False, True, False])}}

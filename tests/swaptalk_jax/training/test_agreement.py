@@ -6,8 +6,8 @@ import pytest
 
 from configs import expert, swap, sync, vqgan
 from data_pipelines.records import kinds
-from swaptalk_jax import errors, train
-from swaptalk_jax.training import agreement
+from swaptalk_jax import errors
+from swaptalk_jax.training import agreement, loop
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,6 @@ from swaptalk_jax.training import agreement
         (sync, {"data.eval_examples": 0}, "config.data.eval_examples = 0"),
         (sync, {"data.context": 0}, "config.data.context = 0"),
         (sync, {"train.ema": 1.0}, "config.train.ema = 1.0"),
-        (sync, {"train.accumulate": 3}, "no multiple of config.train.accumulate = 3"),
         (sync, {"model.unet.attention_levels": (2,)}, "unet.attention_levels: there is no level 2"),
         (sync, {"model.unet.heads": 3}, "unet.heads: 3 do not divide"),
         (sync, {"model.warp.depth": 0}, "warp.depth: 0 must be at least 1"),
@@ -33,15 +32,15 @@ from swaptalk_jax.training import agreement
         (vqgan, {"optimizer.default.lr_per_example": 1e-5}, "both lr = 0.002 and lr_per_example"),
     ],
 )
-def test_what_no_run_can_have_is_refused_before_any_work(module, change, line, tmp_path, capsys):
+def test_what_no_run_can_have_is_refused_before_any_work(module, change, line, tmp_path):
     c = module.get_config("micro")
     c.root = str(tmp_path)
     agreement.check(c)
     c.update_from_flattened_dict(change)
-    with pytest.raises(SystemExit) as end:
-        train.start(c)
-    (told,) = capsys.readouterr().err.splitlines()
-    assert line in told and end.value.code == errors.REFUSED
+    with pytest.raises(errors.RunError) as error:
+        loop.run(c)
+    (told,) = str(error.value).splitlines()
+    assert line in told and error.value.exit_code == errors.REFUSED
     assert not list(tmp_path.iterdir())
 
 

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from configs import identity, sync, vqgan
-from swaptalk_jax import errors, train
-from swaptalk_jax.training import claim
+from swaptalk_jax import errors
+from swaptalk_jax.training import claim, loop
 from swaptalk_jax.weights import store
 
 
@@ -110,12 +110,8 @@ def test_steps_below_the_saved_one_are_one_line(tmp_path):
 
 def test_a_command_has_nothing_to_do_for_the_same_config_alone(config, capsys):
     finish(config)
-    config.compile_cache = ""
-    train.start(config)
+    loop.run(config)
     assert "has its 4 steps; nothing to do" in capsys.readouterr().out
     config.loss.code = 2.0
-    with pytest.raises(SystemExit) as end:
-        train.start(config)
-    assert end.value.code == errors.REFUSED
-    (line,) = capsys.readouterr().err.splitlines()
-    assert "loss.code was 1.0 and is 2.0" in line
+    with pytest.raises(errors.CheckpointError, match="loss.code was 1.0 and is 2.0"):
+        loop.run(config)

@@ -8,7 +8,7 @@ import pytest
 from places import ROOT
 
 from configs import expert, identity, swap, sync, vqgan
-from swaptalk_jax import errors
+from swaptalk_jax import errors, stages
 from swaptalk_jax.training import upstream
 from swaptalk_jax.weights import store
 
@@ -146,11 +146,11 @@ def test_a_bundle_takes_each_stage_from_where_the_config_of_sync_says():
     c = sync.get_config("tiny")
     c.root = "/moved"
     c.frozen.vqgan, c.bundle.swap = "/f8/vqgan", "/other/swap"
-    assert upstream.bundled(c) == {
+    assert upstream.bundled(c, stages.bundled()) == {
         "vqgan": "/f8/vqgan",
         "expert": "/moved/expert",
         "swap": "/other/swap",
         "sync": "/moved/sync",
     }
     with pytest.raises(errors.RunError, match="config of sync, not of swap"):
-        upstream.bundled(swap.get_config("tiny"))
+        upstream.bundled(swap.get_config("tiny"), stages.bundled())

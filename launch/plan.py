@@ -87,7 +87,7 @@ class Planner:
             self.config.remat = remat
         if self.config.precision == "auto":
             self.config.precision = "bfloat16"  # what "auto" means there
-        self.upstream = {name: get_config(name, self.config.size) for name in stages.NAMES}
+        self.upstream = {name: get_config(name, self.config.size) for name in stages.registered()}
 
     def least(self):
         """The step of the search for the largest batch: what fills all devices evenly."""
@@ -245,7 +245,7 @@ def main(options):
     """Prints a report for each topology and remat, or the table of all stages."""
     if options.all == (options.config is not None):
         raise RunError("give either --config=configs/<stage>.py or --all")
-    names = stages.NAMES if options.all else [options.config.stage]
+    names = list(stages.registered()) if options.all else [options.config.stage]
     remats = {"on": [True], "off": [False], "both": [True, False]}.get(options.remat, [None])
     known = kept.Outcomes(Path(options.known) if options.known else None)
     planners = [

@@ -160,7 +160,7 @@ def test_outcomes_are_kept_by_what_they_depend_on(tmp_path, monkeypatch):
     assert again.get(job) is None
 
 
-@pytest.mark.parametrize("name", stages.NAMES)
+@pytest.mark.parametrize("name", stages.registered())
 def test_every_stage_is_described_without_data_or_networks(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # nothing of an earlier run is here
     config = get_config(name, "paper")

@@ -154,7 +154,8 @@ def test_command_line_writes_both_files(data, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(swaptalk, "SwapTalk", lambda *_: random_bundle.pipe())
     assert evaluate.main(Flags) == 1  # --require, and random networks
     assert "FAIL  swap/id_retrieval" in capsys.readouterr().out
-    assert "swap/id_retrieval" in json.loads((tmp_path / "evaluation.json").read_text())
+    found = json.loads((tmp_path / "evaluation.json").read_text())
+    assert "swap/id_retrieval" in found and found["rules"] == {"warp": "self", "quantize": True}
     assert (tmp_path / "report.html").stat().st_size > 10_000
     Flags.data = str(tmp_path)
     with pytest.raises(kinds.RecordError, match="there are no frames here"):

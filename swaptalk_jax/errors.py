@@ -12,6 +12,7 @@ __all__ = [
     "ExtraError",
     "HUNG",
     "JoinError",
+    "NetworkError",
     "PREEMPTED",
     "REFUSED",
     "RunError",
@@ -26,6 +27,10 @@ HUNG = 76
 
 class CheckpointError(SwapTalkError, ValueError):
     """A missing or unfit checkpoint."""
+
+
+class NetworkError(SwapTalkError, ValueError):
+    """A network whose fields contradict one another or what it is given."""
 
 
 class RunError(SwapTalkError):

@@ -1,5 +1,6 @@
 """All metrics of a bundle, and the bounds that it must reach."""
 
+import dataclasses
 import json
 import operator
 import time
@@ -50,6 +51,7 @@ def evaluate(pipe, data, codes):
         "passed": all(check["passed"] for check in checked.values()),
         "examples": examples,
         "bundle": {k: pipe.config[k] for k in ("size", "image_size", "vqgan", "model", "steps")},
+        "rules": dataclasses.asdict(pipe.rules),
         "seconds": round(time.monotonic() - began, 1),
     }, pictures
 

@@ -10,6 +10,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from swaptalk_jax import errors
+
 
 def remat(module, wanted):
     """The module's class; `wanted`: one that computes its activations again on the way back.
@@ -30,7 +32,7 @@ def group_count(channels):
 class Norm(nn.Module):
     """GroupNorm, eps 1e-6 as in VQGAN. [... c] -> [... c] of `dtype`.
 
-    groups: how many; 0: `group_count` of the channels. Raises ValueError where they don't divide
+    groups: how many; 0: `group_count` of the channels. Raises NetworkError where they don't divide
     the channels.
     """
 
@@ -41,7 +43,7 @@ class Norm(nn.Module):
     def __call__(self, x):
         groups = self.groups or group_count(x.shape[-1])
         if x.shape[-1] % groups:
-            raise ValueError(
+            raise errors.NetworkError(
                 f"groups = {groups} do not divide {x.shape[-1]} channels; set groups to a divisor,"
                 " or to 0: as many as leave 4 channels each"
             )
@@ -49,10 +51,10 @@ class Norm(nn.Module):
 
 
 def check_halving(network, x, times):
-    """Raises ValueError where height or width of x [... h w c] cannot be halved so many times."""
+    """Raises NetworkError where height or width of x [... h w c] cannot be halved so many times."""
     h, w = x.shape[-3:-1]
     if h % 2**times or w % 2**times:
-        raise ValueError(
+        raise errors.NetworkError(
             f"{network}: its grid of {h}x{w} cells cannot be halved {times} times; take fewer"
             f" levels or a grid whose sides are multiples of {2**times}"
         )

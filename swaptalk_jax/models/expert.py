@@ -66,7 +66,7 @@ class LipExpert(nn.Module):
 
     Both are non-negative with L2 norm 1, so their dot product is the cosine, in [0, 1]. A feature
     that is all zero stays zero (with zero gradient) instead of becoming NaN.
-    t, h, w and n are fixed at initialisation. Raises ValueError where h or w is no multiple of
+    t, h, w and n are fixed at initialisation. Raises NetworkError where h or w is no multiple of
     2 ** (levels - 1).
     remat: recompute the activations of each block of lips in the backward pass.
     """

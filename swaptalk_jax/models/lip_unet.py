@@ -7,6 +7,7 @@ lower half-face that says it.
 import flax.linen as nn
 import jax.numpy as jnp
 
+from swaptalk_jax import errors
 from swaptalk_jax.models.blocks import (
     Downsample,
     Norm,
@@ -70,7 +71,7 @@ class LipUNet(nn.Module):
         Training then starts at "leave the lips as they are", and a cell is replaced by scale = -1
         whatever was there. Needs d == embed_dim.
     remat: recompute the activations of each block in the backward pass.
-    Raises ValueError where h, w, d or the groups contradict the fields.
+    Raises NetworkError where h, w, d or the groups contradict the fields.
     """
 
     width: int = 192
@@ -112,12 +113,12 @@ class LipUNet(nn.Module):
     def _check(self, x):
         check_halving("LipUNet", x, len(self.multipliers) - 1)
         if self.residual and x.shape[-1] != self.embed_dim:
-            raise ValueError(
+            raise errors.NetworkError(
                 f"LipUNet: residual needs embed_dim = {x.shape[-1]}, the width of the"
                 f" VQ-embeddings; it is {self.embed_dim}"
             )
         if self.attention_levels and max(self.attention_levels) >= len(self.multipliers):
-            raise ValueError(
+            raise errors.NetworkError(
                 f"LipUNet: attention_levels = {tuple(self.attention_levels)}, but multipliers name"
                 f" the levels 0 to {len(self.multipliers) - 1}"
             )

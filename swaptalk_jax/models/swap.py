@@ -3,6 +3,7 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
+from swaptalk_jax import errors
 from swaptalk_jax.models.blocks import remat
 
 
@@ -72,7 +73,7 @@ class SwapTransformer(nn.Module):
         [b h w embed_dim] from the last layer (starting at zero) in place of c alone: what stays is
         not drawn anew, what comes from the same place of the source keeps its detail (chosen).
     remat: recompute the activations of each block in the backward pass.
-    Raises ValueError where the inputs are not of the size `grid` = (h, w), where width is no
+    Raises NetworkError where the inputs are not of the size `grid` = (h, w), where width is no
     multiple of heads, or where residual meets another width than embed_dim.
     """
 
@@ -134,16 +135,16 @@ class SwapTransformer(nn.Module):
     def _check(self, source, target):
         for name, array in (("source", source), ("target", target)):
             if array.shape[1:3] != tuple(self.grid):
-                raise ValueError(
+                raise errors.NetworkError(
                     f"SwapTransformer: {name} grid is {array.shape[1:3]}, position embeddings are "
                     f"for {tuple(self.grid)}: set `grid` to the VQGAN's grid"
                 )
         if self.width % self.heads:
-            raise ValueError(
+            raise errors.NetworkError(
                 f"SwapTransformer: width = {self.width} is no multiple of heads = {self.heads}"
             )
         if self.residual and target.shape[-1] != self.embed_dim:
-            raise ValueError(
+            raise errors.NetworkError(
                 f"SwapTransformer: residual needs embed_dim = {target.shape[-1]}, the width of the"
                 f" VQ-embeddings; it is {self.embed_dim}"
             )

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from swaptalk_jax import errors
 from swaptalk_jax.models.blocks import (
     Downsample,
     Norm,
@@ -147,12 +148,12 @@ class VQGAN(nn.Module):
     def encode(self, image):
         """image [b H W 3] -> unquantised z float32 [b h w embed_dim] (paper eq. 1).
 
-        Raises ValueError where the image cannot be cut into halves of whole grid cells.
+        Raises NetworkError where the image cannot be cut into halves of whole grid cells.
         """
         b, height, width, _ = image.shape
         f = factor(self.multipliers, self.patch)
         if height % (2 * f) or width % f:
-            raise ValueError(
+            raise errors.NetworkError(
                 f"VQGAN.encode: image {height}x{width} px; the height must be a multiple of "
                 f"{2 * f} and the width of {f}: resize or crop it"
             )

@@ -101,7 +101,7 @@ class FaceWarp(nn.Module):
     difference, so equal upper halves give the same offsets whoever the person is.
     attention: self-attention in the deepest level of the offset encoder, through which the upper
         half's change reaches all of the lower half. The paper's figure draws none.
-    Raises ValueError where h or w is no multiple of 2 ** depth.
+    Raises NetworkError where h or w is no multiple of 2 ** depth.
     """
 
     width: int = 128

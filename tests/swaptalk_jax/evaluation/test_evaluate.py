@@ -148,12 +148,14 @@ def test_the_report_stands_alone(evaluated, tmp_path):
 def test_command_line_writes_both_files(data, tmp_path, monkeypatch, capsys):
     class Flags:
         bundle, out, workdir, clip, require, batch_size = "b", str(tmp_path), None, None, True, 4
+        warp = quantize = "auto"
 
     Flags.data = Flags.codes = str(data)
     monkeypatch.setattr(swaptalk, "SwapTalk", lambda *_: random_bundle.pipe())
     assert evaluate.main(Flags) == 1  # --require, and random networks
     assert "FAIL  swap/id_retrieval" in capsys.readouterr().out
-    assert "swap/id_retrieval" in json.loads((tmp_path / "evaluation.json").read_text())
+    found = json.loads((tmp_path / "evaluation.json").read_text())
+    assert "swap/id_retrieval" in found and found["rules"] == {"warp": "self", "quantize": True}
     assert (tmp_path / "report.html").stat().st_size > 10_000
     Flags.data = str(tmp_path)
     with pytest.raises(kinds.RecordError, match="there are no frames here"):

@@ -21,7 +21,7 @@ from swaptalk_jax.models import registry
 from swaptalk_jax.models.blocks import cut
 from swaptalk_jax.models.recogniser import Recogniser
 from swaptalk_jax.stages.images import augment
-from swaptalk_jax.training import diagnosis, optim
+from swaptalk_jax.training import diagnosis, optim, sharding
 from swaptalk_jax.training.step import initial, make_step
 from swaptalk_jax.weights import bundle, finished, store
 
@@ -121,7 +121,8 @@ def test_a_sixth_stage_is_trained_diagnosed_bundled_and_reported_without_an_edit
     params = stage.init(jax.random.key(0), images)
     tx = optim.optimizer(config.optimizer, 10, 4, params)
     state = initial(stage, tx, config, jax.random.key(0), images)
-    state, metrics = jax.jit(make_step(stage, tx, config))(state, {}, images)
+    split = sharding.Split(2, sharding.make_mesh(config.mesh))
+    state, metrics = jax.jit(make_step(stage, tx, config, split))(state, {}, images)
     assert float(metrics["loss/light"]) == pytest.approx(0.75)
     assert float(state.params["light"]["light"]) > 0.25
 

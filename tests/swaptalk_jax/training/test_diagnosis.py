@@ -11,7 +11,7 @@ import pytest
 from configs import common, expert, identity, swap, sync, vqgan
 from swaptalk_jax import stages
 from swaptalk_jax.models import registry
-from swaptalk_jax.training import diagnosis, optim
+from swaptalk_jax.training import diagnosis, optim, sharding
 from swaptalk_jax.training.step import initial, make_step
 from swaptalk_jax.weights import finished, store
 
@@ -225,7 +225,8 @@ def trained(config, frozen, batches):
     shapes = jax.eval_shape(stage.init, jax.random.key(0), first)
     tx = optim.optimizer(config.optimizer, config.train.steps, config.train.batch_size, shapes)
     state = jax.jit(lambda: initial(stage, tx, config, jax.random.key(0), first))()
-    step, nets = jax.jit(make_step(stage, tx, config)), frozen_params(stage)
+    split = sharding.Split(len(jax.tree.leaves(first)[0]), sharding.make_mesh(config.mesh))
+    step, nets = jax.jit(make_step(stage, tx, config, split)), frozen_params(stage)
     for batch in itertools.islice(itertools.chain([first], batches), config.train.steps):
         state, metrics = step(state, nets, batch)
         yield {name: float(value) for name, value in metrics.items()}

@@ -127,6 +127,11 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
 
 def test_two_hosts_make_the_set_of_one(config, tmp_path):
     sets.Encoding(config, tmp_path / "one", batch_size=4).run()
+    program = tmp_path / "given.py"
+    program.write_text(
+        "import json\nfrom ml_collections import ConfigDict\n"
+        f"def get_config():\n    return ConfigDict(json.loads({config.to_json()!r}))\n"
+    )
     command = [
         *(sys.executable, "launch/local.py", "--processes=2", "--devices_per_process=2"),
         *("--restarts=0", "--", sys.executable, "-m", "swaptalk_jax.encode"),

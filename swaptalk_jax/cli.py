@@ -26,14 +26,14 @@ COMMANDS = {
 }
 
 
-def usage():
+def usage() -> str:
     """The text of `swaptalk --help`."""
     rows = (f"  {name:<11}{text}" for name, (_, text) in COMMANDS.items())
     head = "usage: swaptalk COMMAND ...\n       swaptalk COMMAND --help\n       swaptalk --version"
     return "\n".join((head, "", *rows))
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> int:
     """Runs a command as `python -m` would; returns the exit code 2 where there is none of its name.
 
     argv: the words of the command line, with the program's name first; None: those of this process.

@@ -8,8 +8,8 @@ from places import ROOT
 from swaptalk_jax import __version__, cli
 
 
-def swaptalk(*words):
-    command = [sys.executable, "-m", "swaptalk_jax.cli", *words]
+def run(module, *words):
+    command = [sys.executable, "-m", module, *words]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 
@@ -30,8 +30,10 @@ def test_an_unknown_command_is_told_with_those_that_there_are(capsys):
     assert "'trian'" in told and all(name in told for name in cli.COMMANDS)
 
 
-def test_a_command_gets_its_words_and_leaves_as_it_would_alone(tmp_path):
-    made = swaptalk("pretrained", "fetch", "no_such_network", f"--out={tmp_path}")
-    assert made.returncode == 1
-    assert "no network is called 'no_such_network'" in made.stderr
-    assert "Traceback" not in made.stderr
+def test_a_command_gets_its_words_and_ends_as_it_would_alone(tmp_path):
+    words = ("fetch", "no_such_network", f"--out={tmp_path}")
+    ours = run("swaptalk_jax.cli", "pretrained", *words)
+    alone = run("swaptalk_jax.pretrained", *words)
+    assert ours.returncode == alone.returncode != 0
+    assert ours.stderr == alone.stderr
+    assert "no network is called 'no_such_network'" in ours.stderr

@@ -129,7 +129,7 @@ def test_configs_that_the_manual_names_exist():
 def test_fields_that_the_manual_names_are_fields():
     configs = [c.get_config(size) for c in CONFIGS.values() for size in ("", "tiny")]
     flags = re.findall(r"--config\.([\w.]+)=", ALL)
-    quoted = re.findall(r"`((?:loss|data|train|model|optimizer|sharding)\.[\w.]+)`", ALL)
+    quoted = re.findall(r"`((?:loss|data|train|model|optimizer|sharding|inference)\.[\w.]+)`", ALL)
     assert len(flags) > 20 and len(quoted) > 20
     for field in {*flags, *quoted}:
         assert any(_has(config, field.split(".")) for config in configs), field

@@ -72,7 +72,7 @@ setup(
         "Typing :: Typed",
     ],
     python_requires=">=3.11",
-    packages=find_packages(include=["configs", "data_pipelines*", "swaptalk_jax*"]),
+    packages=find_packages(include=["data_pipelines*", "swaptalk_jax*"]),
     package_data={"data_pipelines": ["py.typed"], "swaptalk_jax": ["py.typed"]},
     entry_points={"console_scripts": ["swaptalk = swaptalk_jax.cli:main"]},
     install_requires=CORE,

@@ -9,8 +9,8 @@ import sys
 import pytest
 from places import ROOT
 
-from configs import expert, identity, swap, sync, vqgan
 from swaptalk_jax import cli
+from swaptalk_jax.configs import expert, identity, swap, sync, vqgan
 
 CONFIGS = {"identity": identity, "vqgan": vqgan, "expert": expert, "swap": swap, "sync": sync}
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -1,1 +1,1 @@
-"""The configs: data only, one file a stage."""
+"""Names for --config, in a checkout: the configs are in swaptalk_jax/configs."""

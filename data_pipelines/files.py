@@ -37,10 +37,10 @@ def replace_text(path: str | os.PathLike, text: str) -> None:
 def replace_arrays(path: str | os.PathLike, **arrays: np.ndarray) -> None:
     """Writes arrays as .npz."""
     with replacing(path) as part, part.open("wb") as file:
-        np.savez(file, **arrays)
+        np.savez(file, **arrays)  # type: ignore[arg-type]  # newer NumPy: allow_pickle
 
 
-def replace(path, data):
+def replace(path: str | os.PathLike, data: bytes) -> None:
     """Writes bytes to `path` whole or not at all; concurrent writers never share a file."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

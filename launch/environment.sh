@@ -2,16 +2,17 @@
 # Usage: source launch/environment.sh EXTRAS    (PYTHON=python3.12 chooses the interpreter)
 
 extras=${1:-}
+candidates=${PYTHON:-python3 python3.13 python3.12 python3.11}
 if [ ! -x .venv/bin/python ]; then
     python=
-    for candidate in ${PYTHON:-python3 python3.12 python3.11}; do
+    for candidate in $candidates; do
         if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
             python=$candidate
             break
         fi
     done
     if [ -z "$python" ]; then
-        echo "SwapTalk needs Python 3.11 or newer, tried: ${PYTHON:-python3 python3.12 python3.11}." \
+        echo "SwapTalk needs Python 3.11 or newer, tried: $candidates." \
             "Set PYTHON=/path/to/python3.11" >&2
         exit 1
     fi

@@ -27,8 +27,8 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
-from configs import common
 from swaptalk_jax import command, stages
+from swaptalk_jax.configs import common
 from swaptalk_jax.costs import count, roofline
 from swaptalk_jax.errors import RunError
 from swaptalk_jax.planning import ahead, kept
@@ -117,7 +117,7 @@ class Planner:
 
 def get_config(name, size):
     """A stage's config at a size."""
-    return importlib.import_module(f"configs.{name}").get_config(size)
+    return importlib.import_module(f"swaptalk_jax.configs.{name}").get_config(size)
 
 
 def room(chip, whole=False):

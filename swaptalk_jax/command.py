@@ -8,6 +8,7 @@ import jax
 from absl import app, flags, logging
 
 from data_pipelines import command
+from swaptalk_jax import configs
 from swaptalk_jax.errors import REFUSED, Stopped
 
 
@@ -58,7 +59,7 @@ def _prepare(config):
 def _parsed(name, argv):
     """absl's flags; what they refuse, wherever in a config, ends the command in one line."""
     try:
-        flags.FLAGS(argv)
+        flags.FLAGS(configs.located(argv))
         if "config" in flags.FLAGS:
             hasattr(flags.FLAGS.config, "stage")  # a file that is not there shows only now
     except BrokenPipeError:  # of --help

@@ -132,7 +132,7 @@ def blank(kind: str, metadata: dict[str, Any], frames: int) -> dict[str, Any]:
 
     Raises: as `features`.
     """
-    record = {}
+    record: dict[str, Any] = {}
     for name, feature in features(kind, metadata).items():
         if is_text(feature):
             record[name] = ""

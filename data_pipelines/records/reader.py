@@ -48,7 +48,7 @@ class Source:
             self.root / kind / VERSION / shard_name(kind, split, i, n) for i in range(n)
         ]
         self._lengths = lengths[split]
-        self._opened = set()  # shards whose number of records was compared
+        self._opened: set[int] = set()  # shards whose number of records was compared
         self._records = array_record_data_source.ArrayRecordDataSource(
             [
                 _Shard(str(path), 0, length, length)
@@ -56,7 +56,7 @@ class Source:
             ]
         )
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[type, tuple]:
         return Source, (self.root, self.kind, self.split)
 
     def __len__(self) -> int:
@@ -78,7 +78,7 @@ class Source:
             record[name] = record[name].decode()
         return record
 
-    def _count(self, shard):
+    def _count(self, shard: int) -> None:
         """A shard that was replaced would shift every later index without a sign."""
         if shard in self._opened:
             return
@@ -89,13 +89,13 @@ class Source:
             raise ValueError(f"the shard holds {count} records, not {self._lengths[shard]}")
         self._opened.add(shard)
 
-    def _place(self, index):
+    def _place(self, index: int) -> str:
         i = bisect.bisect_right(self._ends, index)
         position = index - (self._ends[i - 1] if i else 0)
         return f"{self._shards[i]}: record {position} (number {index} of {self.split})"
 
 
-def _first(error):
+def _first(error: Exception) -> str:
     return str(error).split(";")[0].strip() or type(error).__name__
 
 
@@ -118,7 +118,7 @@ def splits(root: str | os.PathLike, kind: str) -> dict[str, list[int]]:
     return {name: info["lengths"] for name, info in _split_info(root, kind).items()}
 
 
-def _split_info(root, kind):
+def _split_info(root: str | os.PathLike, kind: str) -> dict[str, dict[str, Any]]:
     info = _read_json(root, kind, "dataset_info.json")  # its integers are strings
     try:
         return {
@@ -130,7 +130,7 @@ def _split_info(root, kind):
         raise RecordError(f"{path} lacks the splits ({error!r}); build it again") from error
 
 
-def _read_json(root, kind, name):
+def _read_json(root: str | os.PathLike, kind: str, name: str) -> dict[str, Any]:
     folder = pathlib.Path(root) / kind / VERSION
     try:
         return json.loads((folder / name).read_text())

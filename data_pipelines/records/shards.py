@@ -44,11 +44,11 @@ class Shards:
         self.staging = self.root / f".{kind}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
         self._folder = self.staging / VERSION
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[type, tuple]:
         return Shards, (self.root, self.kind, self.metadata)
 
     @functools.cached_property
-    def _features(self):
+    def _features(self) -> Any:
         """Only writers take the time to declare them, not who asks what is finished."""
         return features(self.kind, self.metadata)
 
@@ -87,11 +87,11 @@ class Shards:
                 out.close()
         files.replace_text(self._note(split, shard), json.dumps({"records": count, "bytes": size}))
 
-    def _note(self, split, shard):
+    def _note(self, split: str, shard: int) -> pathlib.Path:
         """The file that says of a shard how many records and bytes it has, written after it."""
         return self.staging / NOTES / f"{split}-{shard}.json"
 
-    def _read_note(self, split, shard):
+    def _read_note(self, split: str, shard: int) -> dict[str, int]:
         try:
             return json.loads(self._note(split, shard).read_text())
         except FileNotFoundError:
@@ -99,7 +99,7 @@ class Shards:
                 f"{self.staging}: shard {shard} of {split} is not finished; run the command again"
             ) from None
 
-    def _serialised(self, record):
+    def _serialised(self, record: dict[str, Any]) -> bytes:
         if record.keys() != self._features.keys():
             wrong = sorted(record.keys() ^ self._features.keys())
             raise RecordError(f"a record of {self.kind} misses or adds: {', '.join(wrong)}")
@@ -149,7 +149,7 @@ class Shards:
         shutil.rmtree(final / NOTES, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
 
-    def _describe(self, notes):
+    def _describe(self, notes: dict[str, list[dict[str, int]]]) -> None:
         """Writes the metadata of TFDS beside the shards."""
         template = naming.ShardedFileTemplate(
             data_dir=self._folder,

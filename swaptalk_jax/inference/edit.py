@@ -1,8 +1,10 @@
 """One video with another face and other words, frame by frame."""
 
 import itertools
+import os
 import tempfile
 import time
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -14,6 +16,7 @@ from data_pipelines.media import audio, read_video, tokens, write_video
 from data_pipelines.media.opening import MediaError
 from swaptalk_jax.inference.mark import MARK
 from swaptalk_jax.inference.source import source_face
+from swaptalk_jax.inference.swaptalk import Rules, SwapTalk
 
 REPORT_EVERY = 2.0  # seconds between two lines of progress
 
@@ -28,7 +31,16 @@ class Result:
     mode: str  # "self" or "cross"
 
 
-def infer(pipe, source, target, out, sound=None, mode="auto", rules=None, report=print):
+def infer(
+    pipe: SwapTalk,
+    source: str | os.PathLike,
+    target: str | os.PathLike,
+    out: str | os.PathLike,
+    sound: str | os.PathLike | None = None,
+    mode: str = "auto",
+    rules: Rules | None = None,
+    report: Callable[[str], object] = print,
+) -> Result:
     """Writes `out` (.mp4) and returns a Result.
 
     pipe: swaptalk.SwapTalk. source: image or video; its first face is taken. target: video; its
@@ -79,7 +91,16 @@ def infer(pipe, source, target, out, sound=None, mode="auto", rules=None, report
     return Result(written, int((~faces[:written]).sum()), fps, mode)
 
 
-def edit(pipe, frames, matrices, source, sound, own_reference, warp, quantize):
+def edit(
+    pipe: SwapTalk,
+    frames: Iterable[np.ndarray],
+    matrices: np.ndarray,
+    source: np.ndarray,
+    sound: Callable[[int, int], np.ndarray],
+    own_reference: bool,
+    warp: bool,
+    quantize: bool,
+) -> Iterator[np.ndarray]:
     """Yields the frames with the face swapped and in sync, in order; others as they are.
 
     frames: iterator of uint8 [h w 3]; matrices [t 2 3], frame -> crop pixels, NaN without a face;
@@ -102,7 +123,9 @@ def edit(pipe, frames, matrices, source, sound, own_reference, warp, quantize):
         first += len(chunk)
 
 
-def read_sound(path, target, features):
+def read_sound(
+    path: Path, target: Path, features: Callable[[np.ndarray], np.ndarray]
+) -> tuple[np.ndarray, int, np.ndarray]:
     """(samples float32 [n c] at the file's own rate, that rate, features [t d] at 50 Hz)."""
     try:
         samples, rate = audio.read_audio(path, rate=None, mono=False)
@@ -113,7 +136,7 @@ def read_sound(path, target, features):
     return samples, rate, features(audio.read_audio(path)[0])
 
 
-def frames_of_sound(samples, rate, fps):
+def frames_of_sound(samples: int, rate: int, fps: Fraction) -> int:
     """Number of frames for which there is sound for at least half of the frame's time."""
     return int(Fraction(samples, rate) * fps + Fraction(1, 2))
 

@@ -1,6 +1,8 @@
 """The source's face from a picture or a video."""
 
+import os
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -10,12 +12,12 @@ from data_pipelines.media import read_video
 from data_pipelines.media.opening import MediaError
 
 
-def source_face(path, size):
+def source_face(path: str | os.PathLike, size: int) -> np.ndarray:
     """The first face of an image or video, aligned: uint8 [size size 3]. Raises MediaError."""
     path = Path(path)
     beside = path.with_suffix(".landmarks.npz")
     try:
-        known = landmarks.load_landmarks(beside) if beside.is_file() else None
+        known: Any = landmarks.load_landmarks(beside) if beside.is_file() else None
     except ValueError as error:
         raise MediaError(str(error)) from error
     find = landmarker.Landmarker() if known is None else None

@@ -8,6 +8,8 @@ pictures = pipe.decode(spoken)                      # uint8 [1 s s 3]
 """
 
 import dataclasses
+import os
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -48,7 +50,7 @@ class Rules:
     warp: str = "self"
     quantize: bool = True
 
-    def changed(self, warp="auto", quantize="auto"):
+    def changed(self, warp: str = "auto", quantize: str = "auto") -> "Rules":
         """These rules with a user's choices: warp auto | always | never, quantize auto | yes | no.
 
         "auto" leaves a rule as it is.
@@ -58,7 +60,7 @@ class Rules:
             self.quantize if quantize == "auto" else quantize == "yes",
         )
 
-    def warps(self, own_reference):
+    def warps(self, own_reference: bool) -> bool:
         """Whether to warp; own_reference: each frame's own lips are the reference."""
         return self.warp == "always" or (self.warp == "self" and not own_reference)
 
@@ -73,7 +75,9 @@ class SwapTalk:
     Raises CheckpointError where the bundle is not whole.
     """
 
-    def __init__(self, bundle, batch_size=16, precision="auto"):
+    def __init__(
+        self, bundle: str | os.PathLike, batch_size: int = 16, precision: str = "auto"
+    ) -> None:
         params, self.config = load(bundle)
         network = params.pop("speech", None)
         self.batch_size = batch_size
@@ -91,25 +95,27 @@ class SwapTalk:
             for name, fields in self.config["model"].items()
         }
         self._generator = Generator(self._models["warp"], self._models["unet"])
-        self._jitted = {}
+        self._jitted: dict[str, Any] = {}
 
-    def encode(self, images):
+    def encode(self, images: np.ndarray) -> np.ndarray:
         """Images -> z: encoded, and each cell put on its nearest code (paper eq. 1, 2)."""
         return self._run(self._encode, images)
 
-    def lookup(self, codes):
+    def lookup(self, codes: np.ndarray) -> np.ndarray:
         """Codes, any integer dtype [n h w] -> z."""
         return self._run(self._lookup, codes)
 
-    def quantize(self, z):
+    def quantize(self, z: np.ndarray) -> np.ndarray:
         """Each cell of z put on its nearest code."""
         return self._run(self._quantize, z)
 
-    def decode(self, z):
+    def decode(self, z: np.ndarray) -> np.ndarray:
         """z -> images."""
         return self._run(self._decode, z)
 
-    def swap(self, source, target, quantize=None):
+    def swap(
+        self, source: np.ndarray, target: np.ndarray, quantize: bool | None = None
+    ) -> np.ndarray:
         """z of the source, z of the target -> z with the source's identity, all else the target's.
 
         Eq. 7. quantize puts each cell on its nearest code, which is what sync was trained on; None:
@@ -120,7 +126,9 @@ class SwapTalk:
         z = self._run(self._swap, _repeated(source, n), _repeated(target, n))
         return self.quantize(z) if quantize else z
 
-    def sync(self, target, reference, audio, warp=None):
+    def sync(
+        self, target: np.ndarray, reference: np.ndarray, audio: np.ndarray, warp: bool | None = None
+    ) -> np.ndarray:
         """z of the target with lips for the sound (eq. 11-13); its upper half stays as it is.
 
         reference: z of the face whose lips are changed; audio float32 [n 2*context width]: rows of
@@ -133,11 +141,11 @@ class SwapTalk:
         sync = self._sync_warped if warp else self._sync_unwarped
         return self._run(sync, _repeated(target, n), _repeated(reference, n), audio)
 
-    def embed(self, images):
+    def embed(self, images: np.ndarray) -> np.ndarray:
         """Images -> the recogniser's identity embeddings float32 [n e], of length 1."""
         return self._run(self._embed, images)
 
-    def in_sync(self, z, audio):
+    def in_sync(self, z: np.ndarray, audio: np.ndarray) -> np.ndarray:
         """The expert's cosine [n] of lips and sound, in [0, 1]; above 0.5 they belong together.
 
         z [n window h w d]: consecutive frames at 25 fps; audio float32 [n 2*window width]: the

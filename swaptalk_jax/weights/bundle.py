@@ -6,6 +6,7 @@ import os
 import shutil
 import uuid
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from flax import traverse_util
@@ -25,7 +26,9 @@ NOTICE = (
 )
 
 
-def export(folders, out, parts):
+def export(
+    folders: dict[str, str | os.PathLike], out: str | os.PathLike, parts: Any
+) -> dict[str, Any]:
     """Writes the bundle of finished stages; returns its config (dict).
 
     folders: {stage: folder of its run}, but for that of the recogniser.
@@ -68,7 +71,7 @@ def export(folders, out, parts):
     return config
 
 
-def load(folder):
+def load(folder: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Any]]:
     """(params: {network: nested dict of NumPy arrays}, config dict) of a bundle.
 
     Raises CheckpointError: not a bundle, a file is missing, or its bytes are not those that
@@ -85,7 +88,7 @@ def load(folder):
         raise errors.CheckpointError(
             f"{folder}: is not a bundle of version {VERSION}; export it again"
         )
-    params = {}
+    params: dict[str, Any] = {}
     for name, digest in config["sha256"].items():
         try:
             blob = (folder / name).read_bytes()

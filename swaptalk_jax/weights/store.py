@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import os
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -18,7 +20,7 @@ PARAMS = "params.safetensors"
 CONFIG = "config.json"
 
 
-def save_network(folder, params, config):
+def save_network(folder: str | os.PathLike, params: dict[str, Any], config: dict[str, Any]) -> None:
     """Writes params (nested dict of arrays, whole on this host) and config (dict)."""
     flat = traverse_util.flatten_dict(jax.tree.map(np.asarray, params), sep="/")
     files.replace(Path(folder) / CONFIG, json.dumps(config, indent=1).encode())
@@ -26,7 +28,7 @@ def save_network(folder, params, config):
     files.replace(Path(folder) / PARAMS, save({k: np.array(v, order="C") for k, v in flat.items()}))
 
 
-def load_config(folder, name=CONFIG):
+def load_config(folder: str | os.PathLike, name: str = CONFIG) -> dict[str, Any]:
     """The config (dict) that made the network or bundle in `folder`."""
     path = Path(folder) / name
     try:
@@ -35,7 +37,9 @@ def load_config(folder, name=CONFIG):
         raise CheckpointError(f"{path}: no readable config ({error})") from error
 
 
-def load_network(folder, name=PARAMS):
+def load_network(
+    folder: str | os.PathLike, name: str = PARAMS
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """(params nested dict of NumPy arrays, config dict) of a finished network."""
     path = Path(folder) / name
     if not path.exists():
@@ -47,7 +51,7 @@ def load_network(folder, name=PARAMS):
     return traverse_util.unflatten_dict(flat, sep="/"), load_config(folder)
 
 
-def fingerprint(params):
+def fingerprint(params: dict[str, Any]) -> str:
     """16 hex digits that name parameters by their values."""
     digest = hashlib.sha256()
     for key, value in sorted(traverse_util.flatten_dict(params, sep="/").items()):

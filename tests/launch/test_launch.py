@@ -15,8 +15,8 @@ import pytest
 import yaml
 from places import ROOT
 
-from configs import common, expert, identity, swap, sync, vqgan
 from swaptalk_jax import errors
+from swaptalk_jax.configs import common, expert, identity, swap, sync, vqgan
 from swaptalk_jax.training import processes, upstream
 
 sys.path.insert(0, str(ROOT / "launch"))

@@ -15,7 +15,6 @@ import record_sets
 from parity import speech as parity
 from safetensors.numpy import save_file
 
-from configs import expert, vqgan
 from data_pipelines.faces import landmarks
 from data_pipelines.media import log_mel as media_log_mel
 from data_pipelines.media import read_video, write_video
@@ -25,6 +24,7 @@ from data_pipelines.records.kinds import RecordError, encode_image
 from data_pipelines.synthetic import sampling
 from swaptalk_jax import errors, stages
 from swaptalk_jax import sound as swaptalk_jax_sound
+from swaptalk_jax.configs import expert, vqgan
 from swaptalk_jax.encoding import sets
 from swaptalk_jax.inference import edit, swaptalk
 from swaptalk_jax.models.public import whisper as whisper_model

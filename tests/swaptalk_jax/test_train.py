@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from places import ROOT
 
-from configs import expert, identity, swap, sync, vqgan
 from data_pipelines.records import kinds, reader
 from swaptalk_jax import errors
 from swaptalk_jax.benchmarks.steps import measure
+from swaptalk_jax.configs import expert, identity, swap, sync, vqgan
 from swaptalk_jax.encoding import sets
 from swaptalk_jax.training import checkpoints, loop, upstream
 from swaptalk_jax.training.setup import Trainer

@@ -10,9 +10,9 @@ import pytest
 import record_sets
 from places import ROOT
 
-from configs import identity, vqgan
 from data_pipelines.media import log_mel
 from data_pipelines.records import kinds, reader, shards
+from swaptalk_jax.configs import identity, vqgan
 from swaptalk_jax.encoding import sets
 from swaptalk_jax.models.recogniser import Recogniser
 from swaptalk_jax.models.vqgan import VQGAN

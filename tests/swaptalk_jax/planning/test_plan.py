@@ -32,7 +32,7 @@ plan = module()
 
 
 def get_config(name, size="micro"):
-    return importlib.import_module(f"configs.{name}").get_config(size)
+    return importlib.import_module(f"swaptalk_jax.configs.{name}").get_config(size)
 
 
 @pytest.mark.parametrize("first", [1, 5, 64])
@@ -168,7 +168,7 @@ def test_every_stage_is_described_without_data_or_networks(name, tmp_path, monke
     made = Abstract(config, lambda n: get_config(n, "paper"), 512, identities=7)
     assert not list(tmp_path.iterdir())
     sizes = {k: sum(x.size for x in jax.tree.leaves(v)) / 1e6 for k, v in made.params.items()}
-    told = " ".join(importlib.import_module(f"configs.{name}").__doc__.split())
+    told = " ".join(importlib.import_module(f"swaptalk_jax.configs.{name}").__doc__.split())
     for network in config.model:  # the docstring's numbers are tested against the networks
         assert f"{network} {sizes[network]:.1f} M" in told
     wanted = {"images": "image", "pairs": "label", "windows": "reference", "swaps": "id_source"}

@@ -14,7 +14,7 @@ import random_images
 from places import GOLDEN as GOLDEN_DIR
 from safetensors.numpy import save_file
 
-from configs import vqgan as config_vqgan
+from swaptalk_jax.configs import vqgan as config_vqgan
 from swaptalk_jax.errors import CheckpointError
 from swaptalk_jax.models.public.vgg import VGG16Features, blur_pool, unit
 from swaptalk_jax.models.recogniser import Recogniser

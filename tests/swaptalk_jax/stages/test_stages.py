@@ -14,8 +14,8 @@ import pytest
 import random_bundle
 from ml_collections import ConfigDict
 
-from configs import common, identity, swap, sync, vqgan
 from swaptalk_jax import errors, stages
+from swaptalk_jax.configs import common, identity, swap, sync, vqgan
 from swaptalk_jax.evaluation import report
 from swaptalk_jax.models import registry
 from swaptalk_jax.models.blocks import cut

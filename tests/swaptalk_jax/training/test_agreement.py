@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from configs import expert, swap, sync, vqgan
 from data_pipelines.records import kinds
 from swaptalk_jax import errors
+from swaptalk_jax.configs import expert, swap, sync, vqgan
 from swaptalk_jax.training import agreement, loop
 
 

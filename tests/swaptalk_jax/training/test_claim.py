@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from configs import identity, sync, vqgan
 from swaptalk_jax import errors
+from swaptalk_jax.configs import identity, sync, vqgan
 from swaptalk_jax.training import claim, loop
 from swaptalk_jax.weights import store
 

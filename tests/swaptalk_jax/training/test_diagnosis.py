@@ -8,8 +8,8 @@ import ml_collections
 import numpy as np
 import pytest
 
-from configs import common, expert, identity, swap, sync, vqgan
 from swaptalk_jax import stages
+from swaptalk_jax.configs import common, expert, identity, swap, sync, vqgan
 from swaptalk_jax.models import registry
 from swaptalk_jax.training import diagnosis, optim, sharding
 from swaptalk_jax.training.step import initial, make_step

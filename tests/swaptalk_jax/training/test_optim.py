@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from configs import common
+from swaptalk_jax.configs import common
 from swaptalk_jax.training import optim
 
 

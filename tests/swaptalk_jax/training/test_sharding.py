@@ -13,7 +13,7 @@ from places import ROOT
 RUN = """
 import json, jax, jax.numpy as jnp, numpy as np
 from ml_collections import ConfigDict
-from configs import common
+from swaptalk_jax.configs import common
 from swaptalk_jax.training import optim, sharding, step
 
 class Stage:

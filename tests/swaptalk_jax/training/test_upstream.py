@@ -7,8 +7,8 @@ import sys
 import pytest
 from places import ROOT
 
-from configs import expert, identity, swap, sync, vqgan
 from swaptalk_jax import errors, stages
+from swaptalk_jax.configs import expert, identity, swap, sync, vqgan
 from swaptalk_jax.training import upstream
 from swaptalk_jax.weights import store
 

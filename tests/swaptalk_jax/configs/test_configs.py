@@ -12,7 +12,7 @@ from absl import flags
 from flax.traverse_util import flatten_dict
 from places import ROOT
 
-from configs import common, expert, identity, swap, sync, vqgan
+from swaptalk_jax.configs import common, expert, identity, swap, sync, vqgan
 from swaptalk_jax.models import registry
 from swaptalk_jax.models.discriminator import PatchDiscriminator
 from swaptalk_jax.models.expert import LipExpert

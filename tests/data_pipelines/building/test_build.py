@@ -13,6 +13,7 @@ import pytest
 
 from data_pipelines import build, rates
 from data_pipelines.building import clip_files, cutting
+from data_pipelines.errors import REFUSED
 from data_pipelines.faces import landmarks, quality
 from data_pipelines.media import audio, write_video
 from data_pipelines.page import page
@@ -298,8 +299,8 @@ def test_a_wrong_command_line_is_one_line(arguments, capsys):
     with pytest.raises(SystemExit) as ended:
         build._parse(["build", *arguments])
     told = capsys.readouterr()
-    assert ended.value.code == 2 and not told.out
-    assert told.err.startswith("error: ") and told.err.count("\n") == 1
+    assert ended.value.code == REFUSED and not told.out
+    assert told.err.startswith("[build] ") and told.err.count("\n") == 1
 
 
 def test_a_real_clip(shared_data, tmp_path):

@@ -128,7 +128,7 @@ def test_a_missing_extra_is_one_clear_line(monkeypatch):
     find = importlib.util.find_spec
     absent = "face_recognition_models"
     monkeypatch.setattr(importlib.util, "find_spec", lambda n: None if n == absent else find(n))
-    with pytest.raises(ImportError, match=r"pip install swaptalk-jax\[media\]") as error:
+    with pytest.raises(ImportError, match=r"pip install -e '\.\[media\]'") as error:
         landmarker.Landmarker()
     assert "\n" not in str(error.value)
 

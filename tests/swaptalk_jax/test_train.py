@@ -377,19 +377,3 @@ def test_a_signal_saves_and_says_how_to_go_on(micro, tmp_path, sent, code):
     assert run.returncode == code, rest
     assert "the same command goes on" in rest and "Traceback" not in rest
     assert checkpoints.Checkpoints(tmp_path).latest() > 0
-
-
-def test_an_unknown_compilers_text_costs_the_run_a_line_only(micro, tmp_path, capsys, monkeypatch):
-    config = micro("identity")
-    config.workdir = str(tmp_path)
-    config.train.update(steps=2, log_every=1)
-    text = "HloModule m\nENTRY main {\n  ROOT x = f32[] frobnicate(, backend=@@\n"
-    monkeypatch.setattr(jax.stages.Compiled, "as_text", lambda _: text)
-    run = Trainer(config)
-    run.compile(run.new_state())
-    with pytest.raises(ValueError):  # plans and --scaling must not go on with a wrong number
-        run.costs()
-    assert int(loop.train(config).step) == 2
-    assert "FLOPs unknown (" in capsys.readouterr().out
-    speed = [json.loads(line) for line in (tmp_path / "speed.jsonl").open()]
-    assert speed and all("teraflops_per_device" not in row for row in speed)

@@ -67,17 +67,3 @@ def named(slot, network=None):
         f"model.{slot} names {network!r}, which is no {slot} here; known: "
         + ", ".join(model.__name__ for model in MODELS[slot])
     )
-
-
-def section(slot, network=None, **numbers):
-    """A config's section of a network: its name, all its fields, the given ones set.
-
-    So every field can be set on the command line. Raises CheckpointError as `build`.
-    """
-    model = named(slot, network)
-    fields = {
-        field.name: field.default
-        for field in dataclasses.fields(model)
-        if field.name not in NOT_CONFIGURED
-    }
-    return {"network": model.__name__, **fields, **numbers}

@@ -49,9 +49,9 @@ def export(
         for name, (stage, kept) in parts.items()
     }
     fingerprint = store.fingerprint(networks["vqgan"]["vqgan"])
-    for stage, (_, config) in stages.items():
-        if config.get("vqgan_fingerprint"):
-            _check_vqgan(folders[stage], config, fingerprint)
+    for stage, folder in folders.items():
+        if stages[stage][1].get("vqgan_fingerprint"):
+            _check_vqgan(folder, stages[stage][1], fingerprint)
     features = _features(folders, stages)
     if features.network:
         networks["speech"] = {"speech": features.network[0]}

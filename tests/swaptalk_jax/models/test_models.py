@@ -489,7 +489,6 @@ def test_the_generator_keeps_the_upper_half_and_moves_lips_only_where_asked():
 
 def test_a_config_that_names_no_network_or_no_field_is_refused_in_one_line():
     assert registry.build("swap", {"network": "SwapTransformer", "blocks": 3}).blocks == 3
-    assert "remat" not in registry.section("unet") and registry.section("unet")["groups"] == 32
     for fields, words in (
         ({"network": "DiT"}, "model.swap names 'DiT', which is no swap here"),
         ({"depth": 3}, "SwapTransformer has no depth; its fields are: blocks, "),

@@ -21,7 +21,7 @@ from swaptalk_jax.models import registry
 from swaptalk_jax.models.blocks import cut
 from swaptalk_jax.models.recogniser import Recogniser
 from swaptalk_jax.stages.images import augment
-from swaptalk_jax.training import diagnosis, optim, sharding
+from swaptalk_jax.training import diagnosis, optim, sharding, upstream
 from swaptalk_jax.training.step import initial, make_step
 from swaptalk_jax.weights import bundle, finished, store
 
@@ -116,7 +116,8 @@ def test_the_stages_stand_in_the_order_in_which_they_need_one_another(sixth):
 
 def test_a_sixth_stage_is_trained_diagnosed_bundled_and_reported_without_an_edit(sixth, tmp_path):
     config, images = config_of_the_sixth(), {"image": jnp.zeros((2, 4, 4, 3))}
-    assert config.model.light.network == "Light"
+    found = upstream.bundled(sync.get_config("micro"), stages.bundled())
+    assert found["brightness"] == "runs/micro/brightness"
     stage = stages.make(config, {"expert": object()})
     params = stage.init(jax.random.key(0), images)
     tx = optim.optimizer(config.optimizer, 10, 4, params)

@@ -108,13 +108,6 @@ def test_the_recogniser_has_a_class_for_each(three):
     assert stages.make(micro, {}, known).classes == 3 * PEOPLE
 
 
-def test_the_recogniser_has_a_class_for_each(three):
-    micro = identity.get_config("micro")
-    micro.data.root, micro.data.extra = three[0], config(three, 1, 1)["extra"]
-    known = roots.metadata(micro.data, "frames")
-    assert stages.make(micro, {}, known).classes == 3 * PEOPLE
-
-
 def test_evaluation_is_of_the_first_root(three):
     several = config(three, 1, 1) | {"eval_examples": 16}
     (batch,) = loader.evaluation(several, "train", "images", 16, seed=0)

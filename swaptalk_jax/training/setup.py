@@ -142,15 +142,10 @@ class Trainer:
 
 
 def _mesh(config, devices):
-    """The config's mesh; raises RunError where it does not fit the devices, or a count is below 1.
+    """The config's mesh; raises RunError where it does not fit the devices.
 
     Any batch fits any number of devices (sharding.Split).
     """
-    for name in ("batch_size", "eval_batch_size", "accumulate"):
-        if config.train[name] < 1:
-            raise errors.RunError(
-                f"config.train.{name} = {config.train[name]}; give a number of at least 1"
-            )
     try:
         return sharding.make_mesh(config.mesh, devices)
     except ValueError as error:

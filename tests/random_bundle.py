@@ -56,6 +56,7 @@ def train(workdir, seed=0, stages=("vqgan", "identity", "expert", "swap", "sync"
     for stage, networks in declared.bundled().values():
         if stage not in stages:
             continue
+        own = stage in ("identity", "vqgan")  # trained on pictures, not on codes
         config = {
             "stage": stage,
             "size": "random",
@@ -63,7 +64,7 @@ def train(workdir, seed=0, stages=("vqgan", "identity", "expert", "swap", "sync"
             "data": DATA | {"root": f"{workdir}/codes"},
             "root": str(workdir),
             "frozen": {"recogniser": f"{workdir}/identity"},
-            "vqgan_fingerprint": store.fingerprint(parameters("vqgan", seed)),
+            "vqgan_fingerprint": None if own else store.fingerprint(parameters("vqgan", seed)),
             "sound_fingerprint": Features(DATA["features"]).fingerprint,
             "train": {"steps": 7},
         }

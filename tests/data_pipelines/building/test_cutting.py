@@ -296,10 +296,10 @@ def test_hard_photos_are_refused_for_the_right_reason(shared_data, still, name, 
         ("video-retalking__examples_face_4.mp4", None),
     ],
 )
-def test_hard_videos_end_in_a_clip_or_a_reason(shared_data, still, tmp_path, name, reason):
+def test_hard_videos_end_in_a_clip_or_a_reason(shared_data, tmp_path, name, reason):
     path = shared_data / "edge" / name
     source = listing.Video(path, name, "x", None, end=Fraction(2))
-    row = cutting.clips(cutting.Job(source, 64, 0, tmp_path, tmp_path))
+    row = cutting.clips(cutting.Job(source, 64, 0, tmp_path, tmp_path, silent="refuse"))
     if reason:
         assert reasons(row) == [reason] and not row["clips"]
     else:  # 30 frames a second

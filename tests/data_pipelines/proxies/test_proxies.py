@@ -371,7 +371,7 @@ def test_inswapper_refuses_a_file_whose_last_matrix_is_another(networks, tmp_pat
 
 def test_without_onnxruntime_one_line_says_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(ImportError, match=r"pip install swaptalk-jax\[inswapper\]"):
+    with pytest.raises(ImportError, match=r"pip install -e '.\[inswapper\]'"):
         choice.make("inswapper", str(tmp_path / "a.onnx"), str(tmp_path / "b.onnx"))
 
 

@@ -14,8 +14,7 @@ from data_pipelines.media import log_mel
 from data_pipelines.records import kinds, reader, shards
 from swaptalk_jax.configs import identity, vqgan
 from swaptalk_jax.encoding import sets
-from swaptalk_jax.models.recogniser import Recogniser
-from swaptalk_jax.models.vqgan import VQGAN
+from swaptalk_jax.models import registry
 from swaptalk_jax.weights import store
 
 SIZE, FRAMES, CLIPS = 32, 6, 5
@@ -29,11 +28,11 @@ def config(tmp_path_factory):
     c.workdir, c.frozen.recogniser, c.data.root = (str(root / n) for n in ("vqgan", "id", "data"))
     image, rng = jnp.zeros((1, SIZE, SIZE, 3)), np.random.default_rng(0)
     for folder, name, model in (
-        (c.workdir, "vqgan", VQGAN(**c.model.vqgan)),
+        (c.workdir, "vqgan", registry.build("vqgan", c.model.vqgan)),
         (
             c.frozen.recogniser,
             "recogniser",
-            Recogniser(**identity.get_config("micro").model.recogniser),
+            registry.build("recogniser", identity.get_config("micro").model.recogniser),
         ),
     ):
         shapes = jax.eval_shape(model.init, jax.random.key(0), image)["params"]

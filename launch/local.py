@@ -227,12 +227,16 @@ def end(process):
 
 def workdir(command):
     """Folder of the run that a command of swaptalk_jax.train goes on with; None: not known."""
-    text = " ".join(command)
-    named = re.search(r"--config\.workdir[= ](\S+)", text)
-    if named:
-        return Path(named[1])
-    config = re.search(r"--config[= ]\S*?(\w+)\.py(?::(\w+))?", text)
-    return Path("runs", config[2] or "paper", config[1]) if config else None
+    values = {}
+    for word, following in zip(command, [*command[1:], ""], strict=True):
+        name, equals, value = word.lstrip("-").partition("=")
+        values[name] = value if equals else following
+    if "config.workdir" in values:
+        return Path(values["config.workdir"])
+    config = re.search(r"(\w+)(?:\.py)?(?::(\w+))?$", values.get("config", ""))
+    if not config:
+        return None
+    return Path(values.get("config.root", f"runs/{config[2] or 'paper'}"), config[1])
 
 
 def gpu(index, count):

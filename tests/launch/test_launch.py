@@ -90,6 +90,8 @@ def test_the_launcher_knows_the_codes_and_folders_of_the_training():
             command = f"python -m x --config=configs/{config.stage}.py{size and ':'}{size}".split()
             assert str(local.workdir(command)) == config.workdir
             assert str(local.workdir([*command, "--config.workdir=/a/b"])) == "/a/b"
+            config.root = "/c d"
+            assert str(local.workdir([*command, "--config.root=/c d"])) == config.workdir
 
 
 @pytest.mark.parametrize(

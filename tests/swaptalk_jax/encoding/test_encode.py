@@ -70,7 +70,7 @@ def test_codes_are_those_of_each_clips_frames_and_triples(config, tmp_path):
     sets.Encoding(config, tmp_path, batch_size=4).run()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["codes", "swaps"]
     params, made = store.load_network(config.workdir)
-    model = VQGAN(**made["model"]["vqgan"])
+    model = registry.build("vqgan", made["model"]["vqgan"])
     codes = []
     for i in range(CLIPS):
         record = reader.source(tmp_path, "codes", "train")[i]
@@ -129,13 +129,13 @@ def test_two_hosts_make_the_set_of_one(config, tmp_path):
     program = tmp_path / "given.py"
     program.write_text(
         "import json\nfrom ml_collections import ConfigDict\n"
-        f"def get_config():\n    return ConfigDict(json.loads({config.to_json()!r}))\n"
+        f"def get_config():\n    plain = json.loads({config.to_json()!r})\n"
+        "    return ConfigDict(plain | {'needs': ()})\n"
     )
     command = [
         *(sys.executable, "launch/local.py", "--processes=2", "--devices_per_process=2"),
         *("--restarts=0", "--", sys.executable, "-m", "swaptalk_jax.encode"),
         *(f"--config={program}", f"--out={tmp_path}/two", "--batch_size=4"),
-        *("--config.needs=()", "--config.frozen.recogniser=" + config.frozen.recogniser),
         f"--config.compile_cache={tmp_path}/compiled",
     ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

@@ -1,5 +1,7 @@
 """The head that all commands share: flags, processes, compilations, exit codes."""
 
+import ast
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -76,6 +78,8 @@ def _reason(error):
     if isinstance(error, KeyError) and error.args:
         return f"the config has no such field: {' '.join(str(error.args[0]).split())}"
     if isinstance(error, AttributeError):
+        with contextlib.suppress(ValueError, SyntaxError):
+            lines = ast.literal_eval(str(error)).splitlines()  # ml_collections quotes its text
         return f"the config has no such field: {' '.join(lines)}"
     if "Traceback" in str(error):  # of the config, and what it raised
         return f"{lines[0].partition(': Error')[0]}: {lines[-1].partition(': ')[2] or lines[-1]}"

@@ -64,6 +64,10 @@ class Stage:
         self.networks = {s: networks[s] for s in (*self.frozen, *self.optional) if s in networks}
 
     @staticmethod
+    def check(config):
+        """Raises RunError, in one line, where the config contradicts itself; opens nothing."""
+
+    @staticmethod
     def turns(config):
         """The step after which gradients are another matter than before; inf: there is none."""
         del config

@@ -19,14 +19,18 @@ class SyncStage(Stage):
     worth = ("val/code", -1, 0.1)
     copies = ("val/code", "val/code_unchanged", "reference")
 
-    def __init__(self, config, networks, metadata=None):
-        super().__init__(config, networks, metadata)
+    @staticmethod
+    def check(config):
+        """The expert hears the context of a window's middle frame, so both are equal."""
         data = config.data
         if data.context != data.window:
             raise errors.RunError(
                 f"config.data.context = {data.context}, config.data.window = {data.window}: they"
                 " must be equal, for the expert hears the context of a window's middle frame"
             )
+
+    def __init__(self, config, networks, metadata=None):
+        super().__init__(config, networks, metadata)
         self.generator = Generator(self.build("warp"), self.build("unet"))
         self.vqgan, self.expert = (self.networks[slot] for slot in self.frozen)
 

@@ -3,7 +3,7 @@
 from flax.traverse_util import flatten_dict
 
 from data_pipelines.records import reader
-from swaptalk_jax import errors
+from swaptalk_jax import errors, stages
 from swaptalk_jax.models.latent import factor
 from swaptalk_jax.weights import store
 
@@ -49,6 +49,7 @@ def check(config):
                 f"config.optimizer.{name} has both lr = {group.lr:g} and lr_per_example ="
                 f" {group.lr_per_example:g}; set one of them to 0"
             )
+    stages.named(config.stage).check(config)
     for name, wrong in _wrong_networks(config.model):
         raise errors.RunError(f"config.model.{name}: {wrong}")
 

@@ -22,6 +22,7 @@ from swaptalk_jax.training import agreement, loop
         (sync, {"train.accumulate": 0}, "config.train.accumulate = 0"),
         (sync, {"data.eval_examples": 0}, "config.data.eval_examples = 0"),
         (sync, {"data.context": 0}, "config.data.context = 0"),
+        (sync, {"data.context": 7}, "config.data.context = 7, config.data.window = 5"),
         (sync, {"train.ema": 1.0}, "config.train.ema = 1.0"),
         (sync, {"model.unet.attention_levels": (2,)}, "unet.attention_levels: there is no level 2"),
         (sync, {"model.unet.heads": 3}, "unet.heads: 3 do not divide"),
@@ -61,8 +62,7 @@ def stands(c, root, image=32, grid=(16, 16), window=5):
 @pytest.mark.parametrize(
     ("module", "change", "line"),
     [
-        (sync, {"data.context": 7}, "config.data.context = 7, but the expert in .* hears 5 frames"),
-        (sync, {"data.window": 3}, "config.data.window = 3, but the expert"),
+        (sync, {"data.context": 7, "data.window": 7}, "but the expert in .* hears 5 frames"),
         (sync, {"model.unet.embed_dim": 8}, "unet.embed_dim = 8, but the VQGAN in .* has 16"),
         (sync, {"model.warp.depth": 4}, "warp halves a grid 4 times, but .* 8 x 16 cells"),
         (sync, {"model.unet.multipliers": (1,) * 5}, "unet halves a grid 4 times"),

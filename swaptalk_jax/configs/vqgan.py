@@ -7,7 +7,7 @@ Needs: face shards, the recogniser, and the perceptual network that `config.froz
 by its folder (`python -m swaptalk_jax.pretrained list`); where it is "", edge maps stand in.
 `config.init_from` names the folder of a VQGAN to start from, such as an installed vqgan_f16 (codes
 of its own start are taken with --config.model.vqgan.codes=16384).
-Tiny, unseen people: 30.3 to 30.7 dB, by processor.
+Tiny, unseen people: 30.3 to 30.8 dB, by processor.
 The paper's f = 8 variant: --config.model.vqgan.multipliers="(1, 1, 2, 4)" with another
 --config.root; its swap has --config.model.swap.grid="(64, 64)".
 

@@ -29,7 +29,7 @@ class Config:
     val_triples: int = 240
     max_seconds: float = 10.0  # longer videos become several clips (paper: 10 s); 0: never
     # Clips of which it cannot be told how late their sound is: refuse | keep. They are kept, too,
-    # where the videos are too few to know what is in step (offset.ANCHORS).
+    # where the videos are too few to know what is in step (av_offset.ANCHORS).
     unsure: str = "refuse"
     same_face: float = SAME  # distance under which faces are one person; 0: by names
     silent: str = "frames"  # of videos without sound: frames (and no clips) | refuse

@@ -68,7 +68,7 @@ def dataset(
       workers: processes that make the batches; 0 is this process. The batches are the same.
 
     Raises:
-      records.RecordError: no such set or split, fewer examples than a batch, or later, a corrupt
+      RecordError: no such set or split, fewer examples than a batch, or later, a corrupt
         record. ValueError: unknown view.
     """
     stream = _stream(data_config, split, view, batch_size, seed)
@@ -118,7 +118,7 @@ def resident(data_config: Mapping[str, Any], split: str, view: str) -> tuple[dic
     the batches has the rows, int32 of any shape [b ...]; None: the field holds values as ever.
 
     Raises:
-      records.RecordError: a view of images, or several roots; else as `dataset`.
+      RecordError: a view of images, or several roots; else as `dataset`.
     """
     if not hasattr(_view(view), "resident"):
         raise kinds.RecordError(

@@ -15,7 +15,6 @@ from scipy.optimize import linear_sum_assignment
 from data_pipelines.proxies import choice
 from data_pipelines.records import kinds, reader
 
-CHUNK = 32  # pairs per job: opening the shards costs as much as one of them
 # Frames of each identity that are looked at to find one that fits a target. On 99 real clips, 10
 # people in 3000 pairs, yaw and pitch together are 16.6 degrees apart by chance, and with so many
 # candidates 6.3. With 4 they are 7.8, with 64 5.3, but of the same few frames again and again.

@@ -30,7 +30,7 @@ STYLE = """
 def page(evaluation, pictures, workdir, clip=None):
     """The page as text.
 
-    evaluation, pictures: of evaluate.evaluate; workdir: folder of the stages' runs, for their
+    evaluation, pictures: of evaluation.evaluate; workdir: folder of the stages' runs, for their
     curves (those that are there); clip: path of a video to show, or None.
     """
     bundle = evaluation["bundle"]

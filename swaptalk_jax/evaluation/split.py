@@ -32,7 +32,7 @@ class ValidationSplit:
         source = reader.source(codes, "codes", "val")
         # 2 KB a frame: all of HDTF's validation split fits in 100 MB.
         self.clips = sorted((source[i] for i in range(len(source))), key=lambda c: c["first"])
-        self.gallery = None  # of our own recogniser; measures.latent_space makes it
+        self.gallery = None  # of our own recogniser; metrics.latent_space makes it
 
     def images(self, rows):
         """(aligned crops uint8 [n s s 3], records) of some frames."""

@@ -1,8 +1,8 @@
 """Importers of public weights: one file a network, named in MODULES.
 
 An importer reads tensors out of a file (formats/) and never runs what the
-file holds. What it makes is an ordinary finished network (checkpoints.save_network) that
-stages/frozen.py loads: `python -m swaptalk_jax.pretrained list|fetch|place`.
+file holds. What it makes is an ordinary finished network (store.save_network) that
+weights/finished.py loads: `python -m swaptalk_jax.pretrained list|fetch|place`.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ class PublicNetwork:
 
     name: str  # as on the command line, and the folder below runs/pretrained
     slot: str  # recogniser | perceptual | speech | vqgan: key of its parameters and model numbers
-    module: str  # class in models/, as stages/frozen.py knows it
+    module: str  # class in models/, as models/registry.py knows it
     title: str  # one line: which network, what it was trained on
     licence: str
     megabytes: int  # of the file

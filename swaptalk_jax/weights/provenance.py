@@ -18,7 +18,7 @@ def _check_vqgan(folder, config, fingerprint):
 
 
 def _features(folders, stages):
-    """The features of sound (speech.Features) that expert and sync were trained on."""
+    """The features of sound (sound.Features) that expert and sync were trained on."""
     features = sound.Features(stages["sync"][1]["data"]["features"])
     for stage in ("expert", "sync"):
         other = trained_on(stages[stage][1])

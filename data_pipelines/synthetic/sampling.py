@@ -5,10 +5,11 @@ identity in any clip's state, so the truth of a face swap is render(source ident
 and the truth of lip-sync is the clip's own mouth. `write` makes video files with sound through
 the same code that reads users' files.
 
-    python -c "from data_pipelines.synthetic import sampling; sampling.write('D/videos', identities=24)"
+    python -c "from data_pipelines.synthetic import sampling
+    sampling.write('D/videos', identities=24)"
 
-Drawing is in synthetic_face.py on synthetic_canvas.py, geometry in synthetic_head.py, speech in
-synthetic_speech.py.
+Drawing is in face.py on canvas.py, geometry in head.py, speech in
+speech.py.
 """
 
 import json

@@ -3,7 +3,7 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
-from swaptalk_jax.models.blocks import Norm
+from swaptalk_jax.models.blocks import Conv, Norm
 
 
 class PatchDiscriminator(nn.Module):
@@ -28,7 +28,7 @@ class PatchDiscriminator(nn.Module):
 
     def _conv(self, channels, stride, name, dtype=None):
         padding = ((1, 1), (1, 1))
-        return nn.Conv(
+        return Conv(
             channels,
             (4, 4),
             stride,

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from swaptalk_jax import errors
 from swaptalk_jax.models.blocks import (
+    Conv,
     Downsample,
     Norm,
     ResidualBlock,
@@ -90,7 +91,7 @@ class LipUNet(nn.Module):
     def __call__(self, x, audio):
         self._check(x)
         start, context = x, self._context(audio)
-        x = nn.Conv(self.width, (3, 3), dtype=self.dtype, name="conv_in")(x)
+        x = Conv(self.width, (3, 3), dtype=self.dtype, name="conv_in")(x)
         x, skips = self._down(x, context)
         channels = x.shape[-1]
         x = self._block(channels, "middle_block0")(x)
@@ -98,7 +99,7 @@ class LipUNet(nn.Module):
         x = self._block(channels, "middle_block1")(x)
         x = self._up(x, skips, context)
         x = nn.swish(Norm(self.dtype, self.groups, name="norm_out")(x))
-        x = nn.Conv(
+        x = Conv(
             2 * self.embed_dim if self.residual else self.embed_dim,
             (3, 3),
             kernel_init=nn.initializers.zeros,

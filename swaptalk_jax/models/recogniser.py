@@ -7,7 +7,7 @@ state. Published iResNet weights therefore do not fit this module, but models/pu
 import flax.linen as nn
 import jax.numpy as jnp
 
-from swaptalk_jax.models.blocks import Norm, cut, normalised, remat
+from swaptalk_jax.models.blocks import Conv, Norm, cut, normalised, remat
 
 
 class ImprovedUnit(nn.Module):
@@ -62,7 +62,7 @@ class Recogniser(nn.Module):
     def __call__(self, image, cut=True):
         """image: the whole crop; cut=False: what `cut` has made of it already."""
         x = self.cut(image) if cut else image
-        x = nn.Conv(self.width, (3, 3), use_bias=False, dtype=self.dtype, name="stem")(x)
+        x = Conv(self.width, (3, 3), use_bias=False, dtype=self.dtype, name="stem")(x)
         x = nn.PReLU(negative_slope_init=0.25, name="stem_prelu")(
             Norm(self.dtype, name="stem_norm")(x)
         )
@@ -82,4 +82,4 @@ class Recogniser(nn.Module):
 def _conv(width, stride, dtype, name):
     """3x3 convolution as in iResNet: no bias, padding 1 on each side."""
     padding = ((1, 1), (1, 1))
-    return nn.Conv(width, (3, 3), stride, padding, use_bias=False, dtype=dtype, name=name)
+    return Conv(width, (3, 3), stride, padding, use_bias=False, dtype=dtype, name=name)

@@ -11,6 +11,7 @@ import numpy as np
 
 from swaptalk_jax import errors
 from swaptalk_jax.models.blocks import (
+    Conv,
     Downsample,
     Norm,
     ResidualBlock,
@@ -37,7 +38,7 @@ class Encoder(nn.Module):
     def __call__(self, image):
         block = remat(ResidualBlock, self.remat)
         attention = remat(SelfAttention, self.remat)
-        x = nn.Conv(self.width, (3, 3), dtype=self.dtype, name="from_rgb")(image)
+        x = Conv(self.width, (3, 3), dtype=self.dtype, name="from_rgb")(image)
         for level, multiplier in enumerate(self.multipliers):
             channels = self.width * multiplier
             deepest = level == len(self.multipliers) - 1
@@ -53,7 +54,7 @@ class Encoder(nn.Module):
         x = block(channels, dtype=self.dtype, name="middle_block1")(x)
         x = nn.swish(Norm(self.dtype, name="norm_out")(x))
         # float32: codebook distances are, and they should not start from rounded vectors.
-        return nn.Conv(self.embed_dim, (3, 3), dtype=jnp.float32, name="to_z", **self.last)(x)
+        return Conv(self.embed_dim, (3, 3), dtype=jnp.float32, name="to_z", **self.last)(x)
 
 
 class Decoder(nn.Module):
@@ -71,7 +72,7 @@ class Decoder(nn.Module):
         block = remat(ResidualBlock, self.remat)
         attention = remat(SelfAttention, self.remat)
         channels = self.width * self.multipliers[-1]
-        x = nn.Conv(channels, (3, 3), dtype=self.dtype, name="from_z")(z)
+        x = Conv(channels, (3, 3), dtype=self.dtype, name="from_z")(z)
         x = block(channels, dtype=self.dtype, name="middle_block0")(x)
         if self.attention:
             x = attention(dtype=self.dtype, name="middle_attention")(x)
@@ -134,7 +135,7 @@ class VQGAN(nn.Module):
         self.encoder = Encoder(blocks=self.blocks, embed_dim=self.embed_dim, last=last, **common)
         self.decoder = Decoder(blocks=self.blocks + 1, **common)
         # float32: pixels should not come out in bfloat16's 256 steps per octave.
-        self.to_rgb = nn.Conv(3 * self.patch**2, (3, 3), dtype=jnp.float32, **last)
+        self.to_rgb = Conv(3 * self.patch**2, (3, 3), dtype=jnp.float32, **last)
         if self.shortcut:
             means = _pixel_means(factor(self.multipliers, self.patch), self.embed_dim)
             self.pixels_to_z = nn.Dense(means.shape[1], kernel_init=_constant(means))
@@ -228,4 +229,8 @@ def _nearest(z, codebook):
     z, codebook = jax.lax.stop_gradient((z.astype(jnp.float32), codebook))
     # HIGHEST: a TPU would otherwise multiply in bfloat16, a GPU in TF32, and pick other codes.
     products = jnp.matmul(z, codebook.T, precision=jax.lax.Precision.HIGHEST)
-    return jnp.argmin(jnp.sum(codebook**2, axis=-1) - 2 * products, axis=-1).astype(jnp.int32)
+    distances = jnp.sum(codebook**2, axis=-1) - 2 * products
+    # Not argmin: CPUs take three times as long to carry numbers along with values.
+    least = jnp.min(distances, axis=-1, keepdims=True)
+    numbers = jnp.arange(len(codebook), dtype=jnp.int32)
+    return jnp.min(jnp.where(distances == least, numbers, len(codebook) - 1), axis=-1)

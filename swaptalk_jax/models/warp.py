@@ -10,8 +10,8 @@ from swaptalk_jax.models.blocks import (
     ResidualBlock,
     SelfAttention,
     check_halving,
-    upsample,
 )
+from swaptalk_jax.models.kernels import upsample
 
 
 def grid_sample(grid, offsets):

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from swaptalk_jax.models import blocks
 from swaptalk_jax.training import optim, sharding
 
 FEW = 8  # images a TPU; see few_a_device
@@ -54,10 +55,10 @@ def few_a_device(split):
 
 
 def fences():
-    """Within it, what goes into a GroupNorm is finished before the norm begins."""
+    """Within it, what goes into a norm of groups is finished before the norm begins."""
 
     def fence(apply, args, kwargs, context):
-        if isinstance(context.module, nn.GroupNorm) and context.method_name == "__call__":
+        if isinstance(context.module, blocks.GroupNorm) and context.method_name == "__call__":
             args = (jax.lax.optimization_barrier(args[0]), *args[1:])
         return apply(*args, **kwargs)
 

@@ -11,10 +11,11 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from swaptalk_jax.errors import CheckpointError
 from swaptalk_jax.models import registry
-from swaptalk_jax.models.blocks import group_count, upsample
+from swaptalk_jax.models.blocks import group_count
 from swaptalk_jax.models.discriminator import PatchDiscriminator
 from swaptalk_jax.models.expert import LipExpert, unit
 from swaptalk_jax.models.generator import Generator
+from swaptalk_jax.models.kernels import upsample
 from swaptalk_jax.models.latent import halves, join
 from swaptalk_jax.models.lip_unet import LipUNet
 from swaptalk_jax.models.public.vgg import VGG16Features

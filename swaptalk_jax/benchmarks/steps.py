@@ -1,8 +1,9 @@
-"""Seconds of a training step, of its input, and of both together."""
+"""Seconds of a training step, of its input, and of both together; its share of a machine's peak."""
 
 import time
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from data_pipelines.loading import loader
@@ -22,11 +23,11 @@ def seconds(function, steps):
 
 
 def measure(config, steps, rounds=5):
-    """({name: seconds a step}, share of the time that input takes, seconds to compile, FLOPs).
+    """({name: seconds a step}, share of the time that input takes, seconds to compile, Costs).
 
     Loader alone, step alone (one batch again and again), and both as training has them: there the
     next batch is made while a step runs. They take turns, `rounds` times, so that a machine that
-    becomes slower does so for all of them; told are medians. FLOPs are those of a device.
+    becomes slower does so for all of them; told are medians. Costs (costs.count) are of a device.
     """
     run = Trainer(config)
     state, stream = run.new_state(), run.batches.training(0)
@@ -54,18 +55,30 @@ def measure(config, steps, rounds=5):
     rows = {name: float(np.median(times)) for name, times in taken.items()}
     pairs = zip(taken["step alone"], taken["loader + step"], strict=True)
     share = max(0.0, float(np.median([1.0 - alone / both for alone, both in pairs])))
-    return rows, share, compiling, run.costs().flops
+    return rows, share, compiling, run.costs()
 
 
 def tell(config, steps):
-    """Prints what `measure` finds, and the share of the chip's peak where that is known."""
-    rows, share, compiling, flops = measure(config, steps)
+    """Prints what `measure` finds, and the share of the peak that the step reaches."""
+    rows, share, compiling, costs = measure(config, steps)
     size, kind = config.train.batch_size, jax.devices()[0].device_kind
     print(f"{config.stage}:{config.size}, batch {size}, {jax.device_count()} x {kind}; ", end="")
-    print(f"step compiled in {compiling:.1f} s, {flops / 1e9:.4g} GFLOP a device")
+    print(f"step compiled in {compiling:.1f} s; a device: {costs.flops / 1e9:.4g} GFLOP, ", end="")
+    print(f"{costs.bytes / 1e9:.4g} GB moved")
     for name, each in rows.items():
         print(f"  {name:14} {each * 1e3:10.1f} ms/step {size / each:10.1f} examples/s")
     print(f"  input takes {share:.1%} of the time")
-    chip, rate = chips.find(kind), flops / rows["loader + step"]
-    peak = f", {rate / chip.peak_flops:.1%} of the chip's peak" if chip else ""
-    print(f"  {rate / 1e12:.4g} TFLOP/s a device{peak}")
+    rate, (peak, source) = costs.flops / rows["loader + step"], peak_flops(kind)
+    print(f"  {rate / 1e12:.4g} TFLOP/s a device, {rate / peak:.1%} of {source}")
+
+
+def peak_flops(kind):
+    """(FLOP/s, what they are): published ones of a chip, else those of a matrix product here."""
+    if chip := chips.find(kind):
+        return chip.peak_flops, "the chip's published peak"
+    side = 2048
+    matrix = jnp.ones((side, side))
+    product = jax.jit(jnp.matmul)
+    jax.block_until_ready(product(matrix, matrix))
+    best = min(seconds(lambda: product(matrix, matrix), 3) for _ in range(5))
+    return 2 * side**3 / best, f"the {2 * side**3 / best / 1e12:.3g} that a matrix product reaches"

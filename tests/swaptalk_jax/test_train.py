@@ -134,10 +134,10 @@ def test_microbatches_and_averages_change_nothing_else(micro, tmp_path):
 
 
 def test_the_benchmark_times_loader_and_step_alone_and_together(micro):
-    rows, share, compiling, flops = measure(micro("identity"), steps=4, rounds=2)
+    rows, share, compiling, costs = measure(micro("identity"), steps=4, rounds=2)
     assert rows.keys() == {"loader alone", "step alone", "loader + step"}
     assert all(seconds > 0 for seconds in rows.values()) and 0 <= share < 1
-    assert compiling > 0 and flops > 0
+    assert compiling > 0 and costs.flops > 0 and costs.bytes > 0
 
 
 def test_swap_losses_vanish_at_the_truth(micro):

@@ -3,6 +3,7 @@
     python -m swaptalk_jax.benchmark --config=configs/vqgan.py:tiny             # step and input
     python -m swaptalk_jax.benchmark --config=configs/sync.py:micro --scaling   # devices, processes
     python -m swaptalk_jax.benchmark --config=configs/sync.py:tiny --startup    # time to first step
+    python -m swaptalk_jax.benchmark --kernels                     # ours by XLA's, on a CPU
 
 Each compares within one run, so that its ratios can be trusted.
 """
@@ -14,12 +15,15 @@ from absl import flags
 from ml_collections import config_flags
 
 from swaptalk_jax import command
-from swaptalk_jax.benchmarks import scaling, startup, steps
+from swaptalk_jax.benchmarks import kernels, scaling, startup, steps
 from swaptalk_jax.training import agreement, upstream
 
 
 def main(values):
     """Prints the table that the flags ask for; returns the exit code."""
+    if values.kernels:
+        kernels.tell(values.turns)
+        return 0
     config = values.config
     arguments = [a for a in sys.argv[1:] if not a.startswith(("--scaling", "--startup", "--out"))]
     if values.scaling:
@@ -45,8 +49,14 @@ if __name__ == "__main__":
     flags.DEFINE_integer("steps", 40, "Steps of each measurement.")
     flags.DEFINE_bool("scaling", False, "Weak and strong scaling over devices and processes.")
     flags.DEFINE_bool("startup", False, "Time to the first step, with a cold and a warm cache.")
+    flags.DEFINE_bool("kernels", False, "Our convolutions and norms by XLA's; takes no --config.")
+    flags.DEFINE_integer("turns", 5, "Pairs of turns of --kernels.")
     flags.DEFINE_string("out", "", "Folder of --scaling's page; <root>/scaling/<stage> if not set.")
     flags.DEFINE_string("scaling_rows", "", "One of several processes: writes its rows here.")
     flags.DEFINE_integer("scaling_most", 1, "The largest number of devices that is compared.")
-    flags.mark_flags_as_required(["config"])
+    flags.register_multi_flags_validator(
+        ["config", "kernels"],
+        lambda given: given["kernels"] or given["config"] is not None,
+        "Flag --config must have a value other than None, but with --kernels.",
+    )
     command.start("benchmark", main)

@@ -8,8 +8,9 @@ What XLA does slowly on CPUs (jax 0.10, times of two cores; `python -m swaptalk_
 
 - A kernel with more taps than the grid has cells: XLA swaps image and kernel, which no fast
   routine takes. Here the taps become columns of one matrix product.
-- The gradients of a strided convolution: XLA convolves an image that is mostly zeros. Here each
-  tap of the kernel is one strided slice.
+- The image's gradient of a strided convolution: XLA convolves an image that is mostly zeros. Here
+  one matrix product gives every tap's part, which is added where the tap lay. The kernel's
+  gradient is one matrix product a tap, where channels are many.
 - A 3x3 convolution of an image that was enlarged x2: four 2x2 convolutions of the small one give
   the same with 4/9 of the arithmetic.
 """
@@ -22,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
+WIDE = 128  # channels from which a tap of a strided kernel is a matrix product worth its slice
 
 
 def conv(x, kernel, strides, padding, **options):
@@ -130,10 +132,11 @@ def _backward(strides, padding, precision, kept, g):
         return jax.vjp(plain, x, kernel)[1](g)
 
     def by_taps(x, kernel, g):
-        return (
-            _image_gradient(x.shape, kernel, g, strides, padding, precision),
-            _kernel_gradient(x, kernel.shape, g, strides, padding, precision),
-        )
+        if max(strides) > 1 and x.shape[-1] >= WIDE:
+            of_kernel = _kernel_gradient(x, kernel.shape, g, strides, padding, precision)
+        else:
+            (of_kernel,) = jax.vjp(lambda kernel: plain(x, kernel), kernel)[1](g)
+        return _image_gradient(x.shape, kernel, g, strides, padding, precision), of_kernel
 
     return jax.lax.platform_dependent(*kept, g, cpu=by_taps, default=derived)
 

@@ -51,7 +51,7 @@ def run(name, work, values, stopped="stopped"):
     try:
         if config is not None:
             _prepare(config)
-        elif "compile_cache" in values:
+        elif hasattr(values, "compile_cache"):
             beside = str(Path(values.bundle).absolute().parent / "compiled")
             keep_compiled(beside if values.compile_cache is None else values.compile_cache)
         return work(values) or 0

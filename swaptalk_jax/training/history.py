@@ -39,8 +39,8 @@ class History:
         kind = jax.devices()[0].device_kind
         where = f"goes on at step {self.start}" if self.start else f"{parameters:,} parameters"
         self.say(f"{where}, {jax.device_count()} x {kind}; step compiled in {seconds:.1f} s")
-        # A daemon: a run that ends at once does not wait for it.
-        self.counting = threading.Thread(target=self._count, args=(kind, costs), daemon=True)
+        # No daemon: one that the interpreter's end finds within the compiler's code is a crash.
+        self.counting = threading.Thread(target=self._count, args=(kind, costs))
         self.counting.start()
 
     def _count(self, kind, costs):

@@ -25,6 +25,7 @@ if __name__ == "__main__":
     # Not at the top: programs that import this file have a --config of their own.
     config_flags.DEFINE_config_file("config")
     flags.DEFINE_string("out", None, "Folder for the code shards.")
-    flags.DEFINE_integer("batch_size", 64, "Frames a step, over all devices of a host.")
+    text = "Frames a step, over all devices of a host; 0: 64 a device, 4 on a CPU."
+    flags.DEFINE_integer("batch_size", 0, text, lower_bound=0)
     flags.mark_flags_as_required(["config", "out"])
     command.start("encode", main, stopped="stopped; the same command goes on where it stopped")

@@ -35,6 +35,7 @@ if __name__ == "__main__":
     flags.DEFINE_string("workdir", None, "Folder of the stages' runs, for curves; default: --out.")
     flags.DEFINE_string("clip", None, "A video to show in the report, as infer writes it.")
     flags.DEFINE_bool("require", False, "Exit with 1 where a number misses its bound.")
+    flags.DEFINE_string(*command.CACHE_FLAG)
     flags.DEFINE_enum(*swaptalk.WARP_FLAG)
     flags.DEFINE_enum(*swaptalk.QUANTIZE_FLAG)
     flags.DEFINE_integer("batch_size", 16, "Examples that are worked on at once.", lower_bound=1)

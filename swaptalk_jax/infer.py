@@ -39,6 +39,7 @@ if __name__ == "__main__":
     flags.DEFINE_string("audio", None, "What is said: any file with sound; default: the target's.")
     flags.DEFINE_string("out", None, "The .mp4 to write.")
     flags.DEFINE_enum("mode", "auto", ["auto", "self", "cross"], "Lips of the first or each frame.")
+    flags.DEFINE_string(*command.CACHE_FLAG)
     flags.DEFINE_enum(*swaptalk.WARP_FLAG)
     flags.DEFINE_enum(*swaptalk.QUANTIZE_FLAG)
     flags.DEFINE_integer("batch_size", 16, "Frames that are worked on at once.", lower_bound=1)

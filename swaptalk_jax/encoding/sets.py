@@ -4,6 +4,7 @@ import hashlib
 import json
 import shutil
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jax
@@ -24,8 +25,8 @@ def encode(config, out, batch_size):
     """Makes the sets `codes` and `swaps` below `out`, unless they stand already.
 
     config: of the VQGAN's stage; what is missing for it is built or asked for (upstream.prepare).
-    batch_size: frames a step, over all devices of a host. Raises CheckpointError, RecordError and
-    RunError.
+    batch_size: frames a step, over all devices of a host; 0: as encoder.BATCH_SIZE says. Raises
+    CheckpointError, RecordError and RunError.
     """
     agreement.check(config)
     upstream.prepare(config, "sound", config.stage)
@@ -113,11 +114,9 @@ class Encoding:
         images = sum(self._frames(*shard) for shard in codes)
         self.tell = _Progress(images + sum(self.triples[split][i] for split, i in swaps))
         processes.meet()
-        for shard in codes:
-            self._write_codes(*shard)
+        self._write(self.codes, codes, self._encoded_clips)
         processes.meet()  # swaps take the codes of all
-        for shard in swaps:
-            self._write_swaps(*shard)
+        self._write(self.swaps, swaps, self._encoded_triples)
         processes.meet()
         if host == 0:
             self.codes.publish(clips)
@@ -132,7 +131,23 @@ class Encoding:
         last = self.clips[split][known.clips[shard][-1]]
         return int(last["first"]) + int(last["frames"]) - known.firsts[shard]
 
-    def _write_codes(self, split, shard):
+    def _write(self, made, missing, encoded):
+        """Writes shards of a set while the next one is encoded; encoded: (split, shard) -> records.
+
+        One at a time: a shard's images are let go before those of the one after the next come.
+        """
+        writing = None
+        with ThreadPoolExecutor(1) as writer:
+            for shard in missing:
+                records = encoded(*shard)
+                if writing:
+                    writing.result()
+                writing = writer.submit(made.write, *shard, records)
+            if writing:
+                writing.result()
+
+    def _encoded_clips(self, split, shard):
+        """The records of a shard of clips, all of its images encoded."""
         known, clips = self.latents[split], self.clips[split]
         frames, first = reader.source(self.root, "frames", split), known.firsts[shard]
         codes, embeddings = self.encoder(
@@ -156,9 +171,10 @@ class Encoding:
                     "embedding": normalised(embeddings[rows].mean(0)),
                 }
 
-        self.codes.write(split, shard, made())
+        return made()
 
-    def _write_swaps(self, split, shard):
+    def _encoded_triples(self, split, shard):
+        """The records of a shard of triples, all of its images encoded."""
         first, count = sum(self.triples[split][:shard]), self.triples[split][shard]
         triples, known = reader.source(self.root, "triples", split), self.latents[split]
         results = self.encoder(
@@ -179,7 +195,7 @@ class Encoding:
                     "target_identity": triple["target_identity"],
                 }
 
-        self.swaps.write(split, shard, made())
+        return made()
 
 
 def _missing(made, counts, host, hosts):

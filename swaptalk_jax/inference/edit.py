@@ -179,7 +179,9 @@ def _told(frames, total, report):
     began = told = None
     for done, frame in enumerate(frames):
         now = time.monotonic()
-        began, told = (now, now) if done == 0 else (began, told)
+        if done == 0:
+            report(f"the first of {total} frames is made")
+            began = told = now
         if now - told > REPORT_EVERY:
             told = now
             left = int((now - began) / done * (total - done))

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import math
+import threading
 import time
 
 import jax
@@ -26,26 +27,33 @@ class History:
         self.clock = None  # (step, time) of the last log line
         self.waited = 0.0  # seconds since then that the loop waited for a batch
         self.flops, self.peak = None, None  # of a device; None: not known
+        self.counting = None  # thread that finds them
 
     def compiled(self, seconds, costs, parameters):
-        """Tells what is about to run.
+        """Tells what is about to run; what a step costs is told as soon as it is known.
 
-        costs(): what a step costs each device (count.Costs). It reads the compiler's text, so it
-        may fail for a compiler that was never tried; the run goes on without these numbers.
+        costs(): what a step costs each device (count.Costs). It reads the compiler's text, which
+        takes seconds, so a thread does so while the first steps run. It may fail for a compiler
+        that was never tried; the run goes on without these numbers.
         """
         kind = jax.devices()[0].device_kind
+        where = f"goes on at step {self.start}" if self.start else f"{parameters:,} parameters"
+        self.say(f"{where}, {jax.device_count()} x {kind}; step compiled in {seconds:.1f} s")
+        # No daemon: one that the interpreter's end finds within the compiler's code is a crash.
+        self.counting = threading.Thread(target=self._count, args=(kind, costs))
+        self.counting.start()
+
+    def _count(self, kind, costs):
+        """Finds FLOPs and peak, and tells them."""
         chip = chips.find(kind)
         try:
             found = costs()
-            self.flops, self.peak = found.flops, chip and chip.peak_flops
-            each = f"{self.flops / 1e9:.3g} GFLOP and {_gib(found.memory)} GiB a device"
         except Exception as error:
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:100]
-            each = f"FLOPs unknown ({reason})"
-        where = f"goes on at step {self.start}" if self.start else f"{parameters:,} parameters"
-        self.say(
-            f"{where}, {jax.device_count()} x {kind}; step compiled in {seconds:.1f} s: {each}"
-        )
+            self.say(f"a step: FLOPs unknown ({reason})")
+            return
+        self.flops, self.peak = found.flops, chip and chip.peak_flops
+        self.say(f"a step: {self.flops / 1e9:.3g} GFLOP and {_gib(found.memory)} GiB a device")
 
     def say(self, text):
         """One line of the first process."""

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
+import jax
 import pytest
 from ml_collections import ConfigDict
 from places import ROOT
@@ -96,3 +97,39 @@ def test_a_bug_keeps_its_traceback(capsys):
 
     assert command.run("x", work, SimpleNamespace()) == 1
     assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flag", "environment", "kept"),
+    [(None, "", "runs/compiled"), ("", "", None), ("mine", "", "mine"), (None, "theirs", "theirs")],
+)
+def test_a_bundles_compilations_are_kept_beside_it(tmp_path, monkeypatch, flag, environment, kept):
+    monkeypatch.chdir(tmp_path)
+    before = jax.config.jax_compilation_cache_dir
+    shortest = jax.config.jax_persistent_cache_min_compile_time_secs
+    jax.config.update("jax_compilation_cache_dir", environment or None)
+    try:
+        command.run("x", lambda _: 0, SimpleNamespace(bundle="runs/bundle", compile_cache=flag))
+        found = jax.config.jax_compilation_cache_dir
+        assert (found and os.path.relpath(found)) == kept
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", shortest)
+
+
+def test_a_cache_that_cannot_be_written_costs_no_more_than_the_cache(tmp_path):
+    (tmp_path / "file").write_text("")  # no folder can stand below it, whoever runs the test
+    program = (
+        "import jax\nfrom swaptalk_jax import command\n"
+        f"command.keep_compiled('{tmp_path}/file/compiled')\n"
+        "print(int(jax.jit(lambda x: x + 1)(1)))"
+    )
+    environment = os.environ | {
+        "JAX_PLATFORMS": "cpu",
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+    environment.pop("JAX_COMPILATION_CACHE_DIR", None)
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0 and done.stdout == "2\n", done.stderr

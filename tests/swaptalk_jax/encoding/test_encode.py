@@ -135,7 +135,11 @@ def test_two_hosts_make_the_set_of_one(config, tmp_path):
     command = [
         *(sys.executable, "launch/local.py", "--processes=2", "--devices_per_process=2"),
         *("--restarts=0", "--", sys.executable, "-m", "swaptalk_jax.encode"),
-        *(f"--config={program}", f"--out={tmp_path}/two", "--batch_size=4"),
+        *(
+            f"--config={program}",
+            f"--out={tmp_path}/two",
+            "--batch_size=8",
+        ),  # four a device, as there
         f"--config.compile_cache={tmp_path}/compiled",
     ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

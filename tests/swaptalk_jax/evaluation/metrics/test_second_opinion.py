@@ -9,14 +9,16 @@ import pytest
 from data_pipelines.faces import landmarker
 from data_pipelines.people import identities
 from data_pipelines.synthetic import sampling
+from swaptalk_jax.errors import CheckpointError
 from swaptalk_jax.evaluation.gallery import Gallery
 from swaptalk_jax.evaluation.metrics import second_opinion
+from swaptalk_jax.pretrained.formats import dlib_file
 
 
 @pytest.fixture(scope="module")
 def second():
     try:
-        return identities.DlibRecogniser()
+        return second_opinion.SecondRecogniser(batch_size=4)
     except ImportError as error:
         pytest.skip(str(error))
 
@@ -39,6 +41,27 @@ def test_drawn_people_are_told_apart_in_other_clips(second):
     np.testing.assert_allclose(np.linalg.norm(known, axis=1), 1.0, atol=1e-5)
     people = np.arange(4)
     np.testing.assert_array_equal(Gallery(known, people).nearest(seen), people)
+
+
+def test_the_network_is_dlibs_own(second):
+    """In a batch that does not fit, to float rounding."""
+    clips = [sampling.sample_clip(0, person, 0, 4, 25) for person in range(5)]
+    images, points = zip(*(sampling.render_frame(clip, 2, 160) for clip in clips), strict=True)
+    wanted = identities.DlibRecogniser().embed(images, points)
+    np.testing.assert_allclose(second.embed(images, points), wanted, atol=2e-6)
+
+
+def test_a_file_that_is_cut_off_or_another_one_is_refused_in_one_line(second, tmp_path):
+    whole = landmarker.model_file("dlib_face_recognition_resnet_model_v1.dat").read_bytes()
+    for name, data in (
+        ("cut", whole[: len(whole) // 2]),
+        ("other", b"no network"),
+        ("twice", whole + whole),
+    ):
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(CheckpointError, match=f"{name}: not a whole file of dlib's") as told:
+            dlib_file.read(tmp_path / name)
+        assert len(str(told.value).splitlines()) == 1
 
 
 def test_two_photos_of_one_person_are_nearer_than_two_people(second, shared_data):

@@ -3,6 +3,7 @@
     python -m swaptalk_jax.benchmark --config=configs/vqgan.py:tiny             # step and input
     python -m swaptalk_jax.benchmark --config=configs/sync.py:micro --scaling   # devices, processes
     python -m swaptalk_jax.benchmark --config=configs/sync.py:tiny --startup    # time to first step
+    python -m swaptalk_jax.benchmark --peers --peer=taming:<checkout>   # beside others' programs
 
 Each compares within one run, so that its ratios can be trusted.
 """
@@ -15,11 +16,16 @@ from ml_collections import config_flags
 
 from swaptalk_jax import command
 from swaptalk_jax.benchmarks import scaling, startup, steps
+from swaptalk_jax.benchmarks.peers import comparison
 from swaptalk_jax.training import agreement, upstream
 
 
 def main(values):
     """Prints the table that the flags ask for; returns the exit code."""
+    if values.peers:
+        out = Path(values.out or "runs/peers")
+        comparison.run(values.peer, values.peer_python, values.turns, out)
+        return 0
     config = values.config
     arguments = [a for a in sys.argv[1:] if not a.startswith(("--scaling", "--startup", "--out"))]
     if values.scaling:
@@ -45,8 +51,18 @@ if __name__ == "__main__":
     flags.DEFINE_integer("steps", 40, "Steps of each measurement.")
     flags.DEFINE_bool("scaling", False, "Weak and strong scaling over devices and processes.")
     flags.DEFINE_bool("startup", False, "Time to the first step, with a cold and a warm cache.")
-    flags.DEFINE_string("out", "", "Folder of --scaling's page; <root>/scaling/<stage> if not set.")
+    flags.DEFINE_bool("peers", False, "Ours and others' programs in turns; takes no --config.")
+    flags.DEFINE_multi_string("peer", [], "NAME:CHECKOUT of one of them; may be repeated.")
+    flags.DEFINE_string("peer_python", sys.executable, "The python that has PyTorch.")
+    flags.DEFINE_integer("turns", 5, "Pairs of turns of each comparison with a peer.")
+    flags.DEFINE_string(
+        "out", "", "Folder of what is drawn; not set: <root>/scaling/<stage>, runs/peers."
+    )
     flags.DEFINE_string("scaling_rows", "", "One of several processes: writes its rows here.")
     flags.DEFINE_integer("scaling_most", 1, "The largest number of devices that is compared.")
-    flags.mark_flags_as_required(["config"])
+    flags.register_multi_flags_validator(
+        ["config", "peers"],
+        lambda given: given["peers"] or given["config"] is not None,
+        "Flag --config must have a value other than None, but with --peers.",
+    )
     command.start("benchmark", main)

@@ -24,7 +24,7 @@ def main(values):
     """Prints the table that the flags ask for; returns the exit code."""
     if values.peers:
         out = Path(values.out or "runs/peers")
-        comparison.run(values.peer, values.peer_python, values.turns, out)
+        comparison.run(values.peer, values.peer_python, values.turns, values.peer_batch, out)
         return 0
     config = values.config
     arguments = [a for a in sys.argv[1:] if not a.startswith(("--scaling", "--startup", "--out"))]
@@ -55,6 +55,7 @@ if __name__ == "__main__":
     flags.DEFINE_multi_string("peer", [], "NAME:CHECKOUT of one of them; may be repeated.")
     flags.DEFINE_string("peer_python", sys.executable, "The python that has PyTorch.")
     flags.DEFINE_integer("turns", 5, "Pairs of turns of each comparison with a peer.")
+    flags.DEFINE_integer("peer_batch", 4, "At most so many pictures or frames a turn of them.")
     flags.DEFINE_string(
         "out", "", "Folder of what is drawn; not set: <root>/scaling/<stage>, runs/peers."
     )

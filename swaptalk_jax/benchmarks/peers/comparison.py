@@ -7,6 +7,7 @@ waits meanwhile. A ratio is the peer's time by ours: above 1, ours is faster. Me
 greatest are over the pairs.
 """
 
+import dataclasses
 import gc
 import json
 import os
@@ -24,16 +25,20 @@ from swaptalk_jax.benchmarks.peers.child import Peer
 from swaptalk_jax.benchmarks.peers.rows import MEDIA, PEERS, ROWS
 from swaptalk_jax.errors import RunError
 
+BUSY = 2.0  # load by cores, above which other programs have run; ours alone are 1 to 1.5
 
-def run(named, python, turns, out):
+
+def run(named, python, turns, batch, out):
     """Compares ours with the peers that are named; prints the table, writes peers.json and .svg.
 
     named: ["taming:<checkout>", ...]. python: a program with PyTorch. turns: of each row, 1 or
-    more. out: a folder. What was measured is written after each row. Raises RunError, in one line,
-    where a peer cannot be run; that is found before anything is measured.
+    more. batch: at most so many pictures or frames a turn. out: a folder; what was measured is
+    written after each row. Raises RunError, in one line, where a peer cannot be run; that is found
+    before anything is measured.
     """
-    if turns < 1:
-        raise RunError(f"--turns={turns}: take 1 or more; a spread needs five")
+    for name, value in (("turns", turns), ("peer_batch", batch)):
+        if value < 1:
+            raise RunError(f"--{name}={value}: take 1 or more")
     if jax.default_backend() != "cpu":
         raise RunError("--peers compares on the CPU: set JAX_PLATFORMS=cpu")
     checkouts = folders(named)
@@ -47,7 +52,9 @@ def run(named, python, turns, out):
             MEDIA(scratch)
             places = {name: f"{scratch}/{name}" for name in ("records", "media")}
         for row in rows:
-            fields = row.fields() | (places if row.media else {})
+            if not row.media:
+                row = dataclasses.replace(row, count=min(row.count, batch))
+            fields = row.fields(row.count) | (places if row.media else {})
             measured = compare(row, fields, python, checkouts[row.peer], turns)
             found.append(measured)
             print(drawing.line(measured), flush=True)
@@ -57,6 +64,13 @@ def run(named, python, turns, out):
             gc.collect()
             jax.clear_caches()
     print("\n".join(drawing.table(found)))
+    cores = machine()["cores"]
+    busy = [row["load"] for row in found if row["load"] > BUSY * cores]
+    if busy:
+        print(
+            f"load up to {max(busy):.1f} on {cores} cores: other programs ran beside these; that"
+            " slows PyTorch's threads, which wait for one another, more than ours"
+        )
     print(f"{out / 'peers.svg'} draws it")
 
 
@@ -91,6 +105,7 @@ def compare(row, fields, python, checkout, turns):
             return time.perf_counter() - began
 
         taken = in_turns(our_turn, peer.turn, turns)
+        busy = os.getloadavg()[0]
     mine, theirs = (np.array(times) / row.count for times in zip(*taken, strict=True))
     return {
         "name": row.name,
@@ -100,6 +115,7 @@ def compare(row, fields, python, checkout, turns):
         "ours": mine.tolist(),
         "theirs": theirs.tolist(),
         "ratios": (theirs / mine).tolist(),
+        "load": busy,
         "facts": {"ours": facts, "theirs": peer.facts},
         "fields": {k: v for k, v in fields.items() if k not in ("records", "media")},
     }
@@ -119,10 +135,9 @@ def in_turns(ours, theirs, turns):
 
 
 def machine():
-    """What the numbers depend on: processor, cores, versions, load of the last minute."""
+    """What the numbers depend on: processor, cores, version of JAX."""
     return {
         "processor": platform.processor() or platform.machine(),
         "cores": len(os.sched_getaffinity(0)),
         "jax": jax.__version__,
-        "load": os.getloadavg()[0],
     }

@@ -22,8 +22,8 @@ PEERS = {
     "latentsync": ("github.com/bytedance/LatentSync", "latentsync/models/unet.py"),
 }
 HUBERT = 768  # width of the sound's features at the paper's size
-PICTURES, PIXELS = 4, 128  # a batch of the VQGAN, and its pictures' side
-LIPS = 4  # examples in a batch of the UNet, of the grid of a picture of 512 px
+PIXELS = 128  # a side of the VQGAN's pictures
+BATCH = 4  # pictures or frames of a network's turn
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,8 +31,8 @@ class Row:
     """One comparison.
 
     name: what is done. peer: a name of PEERS. task: of theirs/main.py. ours: fields -> (settle,
-    work, facts), of ours.py. fields: () -> shapes for both sides. unit: what is counted; count: how
-    many of them a turn makes. media: whether fields get the folders `records` and `media`.
+    work, facts), of ours.py. fields: count -> shapes for both sides. unit: what is counted; count:
+    how many of them a turn makes. media: whether fields get the folders `records` and `media`.
     """
 
     name: str
@@ -45,13 +45,13 @@ class Row:
     media: bool = False
 
 
-def vqgan_fields():
+def vqgan_fields(count):
     """Shapes of the paper's VQGAN."""
     model = vqgan.model("paper")["vqgan"]
-    return {"model": model, "size": PIXELS, "count": PICTURES}
+    return {"model": model, "size": PIXELS, "count": count}
 
 
-def unet_fields():
+def unet_fields(count):
     """Shapes of the paper's lip UNet: lower halves of a picture of 512 px."""
     config = sync.get_config("paper")
     h, w = swap.model("paper")["swap"]["grid"]
@@ -60,7 +60,7 @@ def unet_fields():
         "grid": (h // 2, w),
         "tokens": 2 * config.data.context,
         "audio_width": HUBERT,
-        "count": LIPS,
+        "count": count,
     }
 
 
@@ -81,12 +81,12 @@ def chain_fields(size, count):
     }
 
 
-def window_fields(batch=16, batches=4):
-    """Batches of windows of five frames."""
-    return {"batch": batch, "batches": batches}
+def window_fields(count):
+    """Batches of 16 windows of five frames."""
+    return {"batch": 16, "batches": count // 16}
 
 
-def _networks(what, peer, tasks, made, fields, count, unit):
+def _networks(what, peer, tasks, made, fields, unit):
     """A row for the forward pass of a network, and one for its training step."""
     return [
         Row(
@@ -96,30 +96,28 @@ def _networks(what, peer, tasks, made, fields, count, unit):
             functools.partial(function, made),
             fields,
             unit,
-            count,
+            BATCH,
         )
         for how, function in (("forward", ours.forward), ("step", ours.step))
     ]
 
 
 def _windows(what, task):
-    fields = window_fields()
-    count = fields["batch"] * fields["batches"]
-    return Row(what, "wav2lip", task, ours.windows, window_fields, "example", count, media=True)
+    return Row(what, "wav2lip", task, ours.windows, window_fields, "example", 64, media=True)
 
 
 def _chain(what, size, count):
-    fields = functools.partial(chain_fields, size, count)
+    fields = functools.partial(chain_fields, size)
     return Row(what, "wav2lip", "chain", ours.chain, fields, "frame", count)
 
 
 ROWS = [
-    *_networks("VQGAN", "taming", "vqgan", ours.vqgan, vqgan_fields, PICTURES, "image"),
-    *_networks("lip UNet", "latent-diffusion", "unet", ours.unet, unet_fields, LIPS, "frame"),
-    *_networks("lip UNet", "latentsync", "latentsync", ours.unet, unet_fields, LIPS, "frame"),
+    *_networks("VQGAN", "taming", "vqgan", ours.vqgan, vqgan_fields, "image"),
+    *_networks("lip UNet", "latent-diffusion", "unet", ours.unet, unet_fields, "frame"),
+    *_networks("lip UNet", "latentsync", "latentsync", ours.unet, unet_fields, "frame"),
     _windows("windows of codes / of JPEGs", "jpg_windows"),
     _windows("windows of codes / of mp4", "mp4_windows"),
-    _chain(f"clip, small ({common.IMAGE_SIZE['small']} px) / RGB chain", "small", 4),
+    _chain(f"clip, small ({common.IMAGE_SIZE['small']} px) / RGB chain", "small", BATCH),
     _chain(f"clip, paper ({common.IMAGE_SIZE['paper']} px) / RGB chain", "paper", 1),
 ]
 CODES = common.IMAGE_SIZE["paper"]  # px of the pictures whose codes are loaded

@@ -28,6 +28,8 @@ TASKS = {
     "mp4_windows": ("windows", "of_videos"),
     "chain": ("chain", "swap_then_sync"),
 }
+# Modules that pip knows by another name.
+PACKAGES = {"cv2": "opencv-python-headless", "PIL": "pillow"}
 
 
 def run(task, fields, lines, tell):
@@ -53,6 +55,7 @@ def reason(error):
     text = " ".join(str(error).split())
     if isinstance(error, ModuleNotFoundError) and error.name:
         package = error.name.partition(".")[0]
+        package = PACKAGES.get(package, package)
         python = sys.executable
         return f"needs the module {error.name}: {python} -m pip install {package}"
     return f"{type(error).__name__}: {text}"

@@ -46,7 +46,7 @@ def row(name="a row", fields=None, work=lambda: None):
         assert fields == made
         return (lambda: None), work, {"parameters": 7}
 
-    return Row(name, "taming", "vqgan_forward", ours, lambda: made, "image", 2)
+    return Row(name, "taming", "vqgan_forward", ours, lambda count: made, "image", 2)
 
 
 def test_a_pair_is_begun_by_either_side_in_turn():
@@ -66,7 +66,7 @@ def test_a_row_has_each_turn_of_both_sides_and_ratios_pair_by_pair(tmp_path, mon
     monkeypatch.setattr(comparison.time, "perf_counter", lambda: next(clock))
     calls = []
     one = row(work=lambda: calls.append(1))
-    found = comparison.compare(one, one.fields(), sys.executable, checkout(tmp_path), 3)
+    found = comparison.compare(one, one.fields(2), sys.executable, checkout(tmp_path), 3)
     assert len(calls) == 4  # one before the turns, to be compiled
     assert found["ours"] == [0.5, 2.0, 1.0] and found["theirs"] == [1.0, 2.0, 3.0]
     assert found["ratios"] == [2.0, 1.0, 3.0]  # the peer's time by ours: above 1, ours is faster
@@ -80,7 +80,7 @@ def test_the_command_tells_writes_and_draws_every_row_of_the_peers_named(
     peer_script(tmp_path, monkeypatch, seconds("0.5"))
     monkeypatch.setattr(comparison, "ROWS", [row("first"), row("second <&>")])
     folder, out = checkout(tmp_path), tmp_path / "out"
-    comparison.run([f"taming:{folder}"], sys.executable, 2, out)
+    comparison.run([f"taming:{folder}"], sys.executable, 2, 4, out)
     told = capsys.readouterr().out
     assert told.count("first") == 2 and str(out / "peers.svg") in told
     found = json.loads((out / "peers.json").read_text())
@@ -107,12 +107,14 @@ def test_wrong_peers_are_refused_in_one_line(words, told):
     assert told in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_no_turns_and_a_python_that_is_not_there_are_refused_in_one_line(tmp_path):
+def test_numbers_below_one_and_a_python_that_is_not_there_are_refused_in_one_line(tmp_path):
     words = [f"taming:{checkout(tmp_path)}"]
     with pytest.raises(RunError, match="--turns=0: take 1 or more"):
-        comparison.run(words, sys.executable, 0, tmp_path)
+        comparison.run(words, sys.executable, 0, 4, tmp_path)
+    with pytest.raises(RunError, match="--peer_batch=0: take 1 or more"):
+        comparison.run(words, sys.executable, 5, 0, tmp_path)
     with pytest.raises(RunError, match="--peer_python=.*nopython does not start"):
-        comparison.run(words, tmp_path / "nopython", 1, tmp_path)
+        comparison.run(words, tmp_path / "nopython", 1, 4, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -133,18 +135,15 @@ def test_a_peer_that_dies_or_babbles_is_one_line(tmp_path, monkeypatch, turn, be
     assert "\n" not in str(caught.value)
 
 
-def test_a_peer_that_cannot_be_imported_says_what_to_install(tmp_path, monkeypatch):
-    folder = checkout(tmp_path)  # its modules hold nothing that the task could import
-    for package in (folder / "taming", folder / "taming" / "modules"):
-        (package / "__init__.py").write_text("import a_library_of_nobody\n")
-    without = tmp_path / "without"
-    without.mkdir()
-    (without / "settings.py").touch()
-    with pytest.raises(RunError, match="the peer taming: ") as caught:
-        comparison.run([f"taming:{folder}"], sys.executable, 1, tmp_path / "out")
-    told = str(caught.value)
-    missing = "a_library_of_nobody" if "nobody" in told else "torch"  # by what this python has
-    assert told.endswith(f"needs the module {missing}: {sys.executable} -m pip install {missing}")
+def test_a_peer_that_cannot_be_imported_says_what_to_install(tmp_path):
+    folder = checkout(tmp_path)
+    (folder / "torch.py").write_text("import a_library_of_nobody\n")  # stands before the real one
+    with pytest.raises(RunError) as caught:
+        comparison.run([f"taming:{folder}"], sys.executable, 1, 4, tmp_path / "out")
+    assert str(caught.value) == (
+        "the peer taming: needs the module a_library_of_nobody: "
+        f"{sys.executable} -m pip install a_library_of_nobody"
+    )
     assert not (tmp_path / "out").exists()
 
 
@@ -177,7 +176,8 @@ def test_the_command_takes_peers_without_a_config(tmp_path, monkeypatch):
     monkeypatch.setattr(comparison, "run", lambda *values: given.append(values))
 
     class Values:
-        peers, peer, peer_python, turns, out = True, ["taming:x"], "python", 5, ""
+        peers, peer, peer_python = True, ["taming:x"], "python"
+        turns, peer_batch, out = 5, 4, ""
 
     assert benchmark.main(Values) == 0
-    assert given == [(["taming:x"], "python", 5, benchmark.Path("runs/peers"))]
+    assert given == [(["taming:x"], "python", 5, 4, benchmark.Path("runs/peers"))]

@@ -4,6 +4,7 @@
     python -m swaptalk_jax.benchmark --config=configs/sync.py:micro --scaling   # devices, processes
     python -m swaptalk_jax.benchmark --config=configs/sync.py:tiny --startup    # time to first step
     python -m swaptalk_jax.benchmark --kernels                     # ours by XLA's, on a CPU
+    python -m swaptalk_jax.benchmark --peers --peer=taming:<checkout>   # beside others' programs
 
 Each compares within one run, so that its ratios can be trusted.
 """
@@ -16,6 +17,7 @@ from ml_collections import config_flags
 
 from swaptalk_jax import command
 from swaptalk_jax.benchmarks import kernels, scaling, startup, steps
+from swaptalk_jax.benchmarks.peers import comparison
 from swaptalk_jax.training import agreement, upstream
 
 
@@ -23,6 +25,10 @@ def main(values):
     """Prints the table that the flags ask for; returns the exit code."""
     if values.kernels:
         kernels.tell(values.turns)
+        return 0
+    if values.peers:
+        out = Path(values.out or "runs/peers")
+        comparison.run(values.peer, values.peer_python, values.turns, values.peer_batch, out)
         return 0
     config = values.config
     arguments = [a for a in sys.argv[1:] if not a.startswith(("--scaling", "--startup", "--out"))]
@@ -50,13 +56,21 @@ if __name__ == "__main__":
     flags.DEFINE_bool("scaling", False, "Weak and strong scaling over devices and processes.")
     flags.DEFINE_bool("startup", False, "Time to the first step, with a cold and a warm cache.")
     flags.DEFINE_bool("kernels", False, "Our convolutions and norms by XLA's; takes no --config.")
-    flags.DEFINE_integer("turns", 5, "Pairs of turns of --kernels.")
-    flags.DEFINE_string("out", "", "Folder of --scaling's page; <root>/scaling/<stage> if not set.")
+    flags.DEFINE_bool("peers", False, "Ours and others' programs in turns; takes no --config.")
+    flags.DEFINE_multi_string("peer", [], "NAME:CHECKOUT of one of them; may be repeated.")
+    flags.DEFINE_string("peer_python", sys.executable, "The python that has PyTorch.")
+    flags.DEFINE_integer(
+        "turns", 5, "Pairs of turns of --kernels and of each comparison with a peer."
+    )
+    flags.DEFINE_integer("peer_batch", 4, "At most so many pictures or frames a turn of them.")
+    flags.DEFINE_string(
+        "out", "", "Folder of what is drawn; not set: <root>/scaling/<stage>, runs/peers."
+    )
     flags.DEFINE_string("scaling_rows", "", "One of several processes: writes its rows here.")
     flags.DEFINE_integer("scaling_most", 1, "The largest number of devices that is compared.")
     flags.register_multi_flags_validator(
-        ["config", "kernels"],
-        lambda given: given["kernels"] or given["config"] is not None,
-        "Flag --config must have a value other than None, but with --kernels.",
+        ["config", "kernels", "peers"],
+        lambda given: given["kernels"] or given["peers"] or given["config"] is not None,
+        "Flag --config must have a value other than None, but with --kernels or --peers.",
     )
     command.start("benchmark", main)

@@ -1,6 +1,6 @@
 """The table of our kernels by XLA's."""
 
-from swaptalk_jax.benchmarks import kernels, turns
+from swaptalk_jax.benchmarks import kernels
 
 
 def test_a_row_names_the_shape_and_a_ratio_with_its_range(monkeypatch, capsys):
@@ -11,12 +11,3 @@ def test_a_row_names_the_shape_and_a_ratio_with_its_range(monkeypatch, capsys):
     assert "2 turns" in head
     assert "upsampled" in convolution and "(1, 2, 2, 4)" in convolution and " ms " in convolution
     assert norm.split()[:3] == ["norm,", "swish", "there"] and norm.endswith(")")
-
-
-def test_turns_alternate_who_begins():
-    calls = []
-    pairs = turns.in_turns(
-        lambda: calls.append("ours") or 1.0, lambda: calls.append("theirs") or 2.0, 3
-    )
-    assert calls == ["ours", "theirs", "theirs", "ours", "ours", "theirs"]
-    assert pairs == [(1.0, 2.0)] * 3

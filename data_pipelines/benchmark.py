@@ -25,15 +25,14 @@ import sys
 import tempfile
 import time
 
-import cv2
-import numpy as np
 from absl import app
 
 from data_pipelines import command
 from data_pipelines.errors import SwapTalkError
 from data_pipelines.loading import loader, views
-from data_pipelines.records import kinds, shards
+from data_pipelines.records import kinds
 from data_pipelines.sources import listing
+from data_pipelines.synthetic import random_records
 
 # Frames of video that an example of a view holds; of `windows` the reference, too.
 FRAMES = {"images": 1, "pairs": 5, "windows": 6, "swaps": 3}
@@ -116,36 +115,6 @@ def rates(root: pathlib.Path, seconds: float = 3.0) -> dict:
     return found
 
 
-def made_up(root: pathlib.Path, size: int, count: int = 64) -> None:
-    """Writes `count` records of each kind that training reads, of the sizes of real ones.
-
-    Pictures are noise of several scales, which as JPEG takes about the bytes of a face.
-    """
-    rng = np.random.default_rng(0)
-    grid = (size // CELL, size // CELL)
-    known = {"size": size, "identities": ["", ""], "fingerprint": "", "grid": grid}
-    known |= {"audio": "log_mel", "audio_width": AUDIO_WIDTH, "embedding": EMBEDDING}
-    for kind in ("frames", "codes", "swaps"):
-        made = shards.Shards(root, kind, known)
-        made.write("train", 0, (_record(kind, known, rng) for _ in range(count)))
-        made.publish({"train": 1})
-
-
-def _record(kind, known, rng):
-    """One record, random where its bytes matter; a clip has 10 s."""
-    record = kinds.blank(kind, known, frames=250)
-    for name, value in record.items():
-        if name == "image":
-            size, image = known["size"], 128
-            for k in (2, 4, 6):
-                noise = rng.normal(0, 6 * k, (max(1, size >> k),) * 2 + (3,))
-                image = image + cv2.resize(noise, (size, size), interpolation=cv2.INTER_CUBIC)
-            record[name] = kinds.encode_image(image.clip(0, 255).astype(np.uint8))
-        elif getattr(value, "ndim", 0) and value.dtype == np.uint16:
-            record[name] = rng.integers(0, 2048, value.shape, np.uint16)
-    return record
-
-
 def _parse(argv):
     parser = command.Parser(
         prog="python -m data_pipelines.benchmark",
@@ -166,7 +135,9 @@ def _rates(args):
         return rates(pathlib.Path(args.records))
     views.KEEP_BYTES = 0  # sets of hours are larger than what is kept
     with tempfile.TemporaryDirectory() as scratch:
-        made_up(pathlib.Path(scratch), args.size)
+        grid = (args.size // CELL, args.size // CELL)
+        sizes = {"size": args.size, "grid": grid, "audio_width": AUDIO_WIDTH}
+        random_records.write(pathlib.Path(scratch), sizes | {"embedding": EMBEDDING})
         return rates(pathlib.Path(scratch))
 
 

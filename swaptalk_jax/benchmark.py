@@ -3,6 +3,9 @@
     python -m swaptalk_jax.benchmark --config=configs/vqgan.py:tiny             # step and input
     python -m swaptalk_jax.benchmark --config=configs/sync.py:micro --scaling   # devices, processes
     python -m swaptalk_jax.benchmark --config=configs/sync.py:tiny --startup    # time to first step
+    python -m swaptalk_jax.benchmark --config=configs/sync.py:micro --card=step --out=row.jsonl
+
+The last one needs no data and no trained networks; launch/gpu_check.sh makes a table of such rows.
 
 Each compares within one run, so that its ratios can be trusted.
 """
@@ -14,13 +17,16 @@ from absl import flags
 from ml_collections import config_flags
 
 from swaptalk_jax import command
-from swaptalk_jax.benchmarks import scaling, startup, steps
+from swaptalk_jax.benchmarks import card, scaling, startup, steps
 from swaptalk_jax.training import agreement, upstream
 
 
 def main(values):
     """Prints the table that the flags ask for; returns the exit code."""
     config = values.config
+    if values.card:
+        rest = (values.card_seconds, values.card_memory)
+        return card.measure(config, values.card, values.out, *rest)
     arguments = [a for a in sys.argv[1:] if not a.startswith(("--scaling", "--startup", "--out"))]
     if values.scaling:
         scaling.simulate(config)
@@ -45,8 +51,11 @@ if __name__ == "__main__":
     flags.DEFINE_integer("steps", 40, "Steps of each measurement.")
     flags.DEFINE_bool("scaling", False, "Weak and strong scaling over devices and processes.")
     flags.DEFINE_bool("startup", False, "Time to the first step, with a cold and a warm cache.")
-    flags.DEFINE_string("out", "", "Folder of --scaling's page; <root>/scaling/<stage> if not set.")
+    flags.DEFINE_string("out", "", "--scaling: folder, else <root>/scaling/<stage>; --card: file.")
     flags.DEFINE_string("scaling_rows", "", "One of several processes: writes its rows here.")
     flags.DEFINE_integer("scaling_most", 1, "The largest number of devices that is compared.")
+    flags.DEFINE_enum("card", "", ["", *card.MEASUREMENTS], "What to measure of the first device.")
+    flags.DEFINE_float("card_seconds", 100.0, "What --card may take about; a search ends in time.")
+    flags.DEFINE_float("card_memory", 0.0, "GiB that --card=largest may fill; 0: the device's own.")
     flags.mark_flags_as_required(["config"])
     command.start("benchmark", main)

@@ -102,21 +102,22 @@ def largest(config, tell, seconds, memory):
     began, limit = time.perf_counter(), _limit(memory)
     if not limit:
         raise RunError("this device doesn't tell its memory; give --card_memory=GIB")
-    stage, fitting = random_stage.RandomStage(config), [0]
+    stage, fitting, tried = random_stage.RandomStage(config), [0], {}
     options = backend.compiler_options() | (UNTUNED if jax.default_backend() == "gpu" else {})
 
     def attempt(n):
         if time.perf_counter() - began > SEARCHING * seconds:
             raise TimeoutError
         try:
-            used = count.costs_of(stage.lower(n).compile(options)).memory.total
+            used = count.memory_of(stage.lower(n).compile(options)).total
         except jax.errors.JaxRuntimeError as error:
             used = ahead.wanted(str(error))
             if used is None:
                 raise
         fits = used <= limit
         fitting.extend([n] if fits else [])
-        tell(tried={str(n): used}, largest=max(fitting), limit=limit)
+        tried[n] = used
+        tell(tried=tried, largest=max(fitting), limit=limit)
         return SimpleNamespace(used=used, fits=fits)
 
     try:
@@ -185,11 +186,12 @@ def _costs(lowered, compiled):
     A GPU's program hides products in calls of libraries, so there the program is counted that went
     into the compiler.
     """
-    found = count.costs_of(compiled)
-    flops = found.flops
+    memory = count.memory_of(compiled)
     if jax.default_backend() == "gpu":
         flops = float((lowered.cost_analysis() or {}).get("flops", 0.0))
-    return {"flops": flops, "memory": found.memory and found.memory.total}
+    else:
+        flops = count.costs_of(compiled).flops
+    return {"flops": flops, "memory": memory and memory.total}
 
 
 def _write_records(folder, stage, batch_size):

@@ -5,11 +5,10 @@
 #   bash launch/gpu_check.sh --minutes=8 --wheels=wheels
 #
 # Needs Python 3.11 or newer with JAX for CUDA, Flax, Optax and NumPy (PYTHON=... chooses it). What
-# else it lacks comes from a folder of wheels, made on a machine with network:
+# else it lacks comes from a folder of wheels, made by the same Python on a machine with network
+# (pip wheel, not pip download: one package has no wheel in the index):
 #
-#   python launch/gpu_check.py --requirements > needs.txt
-#   pip download --only-binary=:all: --python-version=3.12 --platform=manylinux_2_28_x86_64 \
-#       --platform=manylinux2014_x86_64 --dest=wheels -r needs.txt
+#   python launch/gpu_check.py --requirements > needs.txt && pip wheel --wheel-dir=wheels -r needs.txt
 #
 # All other options go to launch/gpu_check.py. The same command goes on where it was stopped.
 set -euo pipefail

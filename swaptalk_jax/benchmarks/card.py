@@ -83,17 +83,15 @@ def step(config, tell, seconds, memory):
     lowered = stage.lower(batch_size)
     compiled = lowered.compile()
     tell(compiling=time.perf_counter() - began, **_costs(lowered, compiled))
+    update, batch = stage.update(lowered, compiled), stage.batch(lowered)
+    times = _turns(lambda: update(batch))
+    tell(step=times, finite=bool(np.isfinite(update(batch)["loss"])))
     with tempfile.TemporaryDirectory() as folder:
         _write_records(Path(folder), stage, batch_size)
         config = config.copy_and_resolve_references()
         config.data.update(root=folder, extra=())
         stream = setup.Batches(config, stage.abstract.stage.view, stage.mesh).training(0)
-        batch = next(stream)
-        update = stage.update(lowered, compiled)
-        times = _turns(lambda: update(batch))
-        tell(step=times, finite=bool(np.isfinite(update(batch)["loss"])))
-        each = _each(times[1])
-        taken = steps.in_turns(update, batch, stream, each, ROUNDS)
+        taken = steps.in_turns(update, batch, stream, _each(times[1]), ROUNDS)
         tell(input=steps.input_share(taken), loader=_spread(taken["loader alone"]))
 
 

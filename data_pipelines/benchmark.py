@@ -30,8 +30,9 @@ from absl import app
 from data_pipelines import command
 from data_pipelines.errors import SwapTalkError
 from data_pipelines.loading import loader, views
-from data_pipelines.records import kinds, made_up
+from data_pipelines.records import kinds
 from data_pipelines.sources import listing
+from data_pipelines.synthetic import random_records
 
 # Frames of video that an example of a view holds; of `windows` the reference, too.
 FRAMES = {"images": 1, "pairs": 5, "windows": 6, "swaps": 3}
@@ -132,7 +133,9 @@ def _rates(args):
         return rates(pathlib.Path(args.records))
     views.KEEP_BYTES = 0  # sets of hours are larger than what is kept
     with tempfile.TemporaryDirectory() as scratch:
-        made_up.write(pathlib.Path(scratch), args.size)
+        grid = (args.size // CELL, args.size // CELL)
+        sizes = {"size": args.size, "grid": grid, "audio_width": AUDIO_WIDTH}
+        random_records.write(pathlib.Path(scratch), sizes | {"embedding": EMBEDDING})
         return rates(pathlib.Path(scratch))
 
 

@@ -5,6 +5,9 @@
     python -m swaptalk_jax.benchmark --config=configs/sync.py:tiny --startup    # time to first step
     python -m swaptalk_jax.benchmark --kernels                     # ours by XLA's, on a CPU
     python -m swaptalk_jax.benchmark --peers --peer=taming:<checkout>   # beside others' programs
+    python -m swaptalk_jax.benchmark --config=configs/sync.py:micro --card=step --out=row.jsonl
+
+The last one needs no data and no trained networks; launch/gpu_check.sh makes a table of such rows.
 
 Each compares within one run, so that its ratios can be trusted.
 """
@@ -16,7 +19,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from swaptalk_jax import command
-from swaptalk_jax.benchmarks import kernels, scaling, startup, steps
+from swaptalk_jax.benchmarks import card, kernels, scaling, startup, steps
 from swaptalk_jax.benchmarks.peers import comparison
 from swaptalk_jax.training import agreement, upstream
 
@@ -31,6 +34,9 @@ def main(values):
         comparison.run(values.peer, values.peer_python, values.turns, values.peer_batch, out)
         return 0
     config = values.config
+    if values.card:
+        rest = (values.card_seconds, values.card_memory)
+        return card.measure(config, values.card, values.out, *rest)
     arguments = [a for a in sys.argv[1:] if not a.startswith(("--scaling", "--startup", "--out"))]
     if values.scaling:
         scaling.simulate(config)
@@ -64,10 +70,13 @@ if __name__ == "__main__":
     )
     flags.DEFINE_integer("peer_batch", 4, "At most so many pictures or frames a turn of them.")
     flags.DEFINE_string(
-        "out", "", "Folder of what is drawn; not set: <root>/scaling/<stage>, runs/peers."
+        "out", "", "Folder of --scaling (<root>/scaling/<stage>) and --peers; file of --card."
     )
     flags.DEFINE_string("scaling_rows", "", "One of several processes: writes its rows here.")
     flags.DEFINE_integer("scaling_most", 1, "The largest number of devices that is compared.")
+    flags.DEFINE_enum("card", "", ["", *card.MEASUREMENTS], "What to measure of the first device.")
+    flags.DEFINE_float("card_seconds", 100.0, "What --card may take about; a search ends in time.")
+    flags.DEFINE_float("card_memory", 0.0, "GiB that --card=largest may fill; 0: the device's own.")
     flags.register_multi_flags_validator(
         ["config", "kernels", "peers"],
         lambda given: given["kernels"] or given["peers"] or given["config"] is not None,

@@ -40,7 +40,17 @@ def measure(config, steps, rounds=5):
         return metrics
 
     jax.block_until_ready(step(batch))
-    each = max(1, steps // rounds)
+    taken = in_turns(step, batch, stream, max(1, steps // rounds), rounds)
+    rows = {name: float(np.median(times)) for name, times in taken.items()}
+    return rows, input_share(taken), compiling, run.costs()
+
+
+def in_turns(step, batch, stream, steps, rounds):
+    """{"loader alone", "step alone", "loader + step": [seconds a step in each round]}.
+
+    step: function of a batch. batch: that of "step alone". stream: iterator of batches. steps: of
+    each of the three in each round.
+    """
     ways = {
         "loader alone": lambda: next(stream),
         "step alone": lambda: step(batch),
@@ -51,11 +61,14 @@ def measure(config, steps, rounds=5):
         for name, way in ways.items():
             if "loader" in name:  # what was made meanwhile would flatter it
                 seconds(ways["loader alone"], 2 * loader.PREFETCH)
-            taken[name].append(seconds(way, each))
-    rows = {name: float(np.median(times)) for name, times in taken.items()}
+            taken[name].append(seconds(way, steps))
+    return taken
+
+
+def input_share(taken):
+    """The share of the time that input takes, of what `in_turns` found: a median of rounds."""
     pairs = zip(taken["step alone"], taken["loader + step"], strict=True)
-    share = max(0.0, float(np.median([1.0 - alone / both for alone, both in pairs])))
-    return rows, share, compiling, run.costs()
+    return max(0.0, float(np.median([1.0 - alone / both for alone, both in pairs])))
 
 
 def tell(config, steps):

@@ -95,18 +95,21 @@ def from_dict(values):
 
 def costs_of(compiled):
     """Costs of a `jax.stages.Compiled`."""
-    counted = costs_of_text(compiled.as_text())
+    return dataclasses.replace(costs_of_text(compiled.as_text()), memory=memory_of(compiled))
+
+
+def memory_of(compiled):
+    """Memory of a `jax.stages.Compiled`; None: its backend doesn't tell."""
     stats = compiled.memory_analysis()
-    if stats is None:  # a backend may not tell
-        return counted
-    memory = Memory(
+    if stats is None:
+        return None
+    return Memory(
         arguments=stats.argument_size_in_bytes,
         outputs=stats.output_size_in_bytes,
         temporaries=stats.temp_size_in_bytes,
         aliased=stats.alias_size_in_bytes,
         code=stats.generated_code_size_in_bytes,
     )
-    return dataclasses.replace(counted, memory=memory)
 
 
 def costs_of_text(text):

@@ -50,7 +50,7 @@ class Abstract:
             self.stage = stages.make(self.config, networks, self._people())
         self.networks = list(self.stage.networks.values())
         self.frozen = {network.name: self._params(network) for network in self.networks}
-        self.example = shapes.example(self.stage.view, self.config.data, self._metadata())
+        self.example = shapes.example(self.stage.view, self.config.data, self.metadata())
         self.key = jax.eval_shape(lambda: jax.random.key(0))
         self.params = jax.eval_shape(self.stage.init, self.key, self.batch(1))
         steps, batch_size = config.train.steps, config.train.batch_size
@@ -90,8 +90,8 @@ class Abstract:
             self.known[config.stage] = Abstract(config, *rest)
         return self.known[config.stage].params[network.name]
 
-    def _metadata(self):
-        """Sizes of the records, from the networks that encode them."""
+    def metadata(self):
+        """Sizes of the records, from the networks that encode them, as a set's metadata."""
         known = {"size": self.size, "embedding": 1, "grid": (1, 1)}  # views that hold none
         image = jax.ShapeDtypeStruct((1, self.size, self.size, 3), jnp.float32)
         known["audio_width"] = _audio_width(self.config.data.features)

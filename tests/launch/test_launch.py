@@ -626,7 +626,9 @@ def test_kubernetes_pods_can_find_one_another():
     assert path == "metadata.annotations['batch.kubernetes.io/job-completion-index']"
 
 
-@pytest.mark.parametrize("name", ["slurm.sh", "tpu_pod.sh", "quickstart.sh", "test.sh"])
+@pytest.mark.parametrize(
+    "name", ["slurm.sh", "tpu_pod.sh", "quickstart.sh", "test.sh", "gpu_check.sh"]
+)
 def test_shell_scripts_are_sound(name):
     path = str(ROOT / "launch" / name)
     assert subprocess.run(["bash", "-n", path]).returncode == 0

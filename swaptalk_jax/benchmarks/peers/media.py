@@ -9,9 +9,10 @@ from scipy.io import wavfile
 
 from data_pipelines.media import write_video
 from data_pipelines.rates import FRAME_RATE, SAMPLE_RATE
-from data_pipelines.records import made_up
+from data_pipelines.synthetic import random_records
 
 CLIPS, FRAMES, SIZE = 16, 75, 256  # of a peer's media; pixels of a side of a face
+CELL, AUDIO_WIDTH = 16, 80  # of our records: pixels of a cell's side, bands of sound
 
 
 def write(folder, codes_size):
@@ -21,12 +22,14 @@ def write(folder, codes_size):
     leaves them; an mp4 for each; and filelists/train.txt, Wav2Lip's list of clips.
     """
     folder = Path(folder)
-    made_up.write(folder / "records", codes_size, CLIPS, ("codes",))
+    side = codes_size // CELL
+    sizes = {"size": codes_size, "grid": (side, side), "audio_width": AUDIO_WIDTH, "embedding": 1}
+    random_records.write(folder / "records", sizes, count=CLIPS, wanted=("codes",))
     media, rng = folder / "media", np.random.default_rng(0)
     for i in range(CLIPS):
         clip = media / f"clip{i}"
         clip.mkdir(parents=True)
-        picture = made_up.picture(SIZE, rng)
+        picture = random_records.picture(SIZE, rng)
         frames = [np.roll(picture, k, axis=1) for k in range(FRAMES)]
         for k, frame in enumerate(frames):
             cv2.imwrite(str(clip / f"{k}.jpg"), frame)

@@ -8,7 +8,8 @@ import record_sets
 
 from data_pipelines import benchmark
 from data_pipelines.loading import loader
-from data_pipelines.records import kinds, made_up
+from data_pipelines.records import kinds
+from data_pipelines.synthetic import random_records
 
 CLIPS, FRAMES, WIDTH = 5, 20, 3
 METADATA = record_sets.CODES | {"audio_width": WIDTH}
@@ -209,7 +210,8 @@ def test_what_cannot_be_batched_is_one_clear_line(root):
 def test_the_benchmark_reads_records_that_are_made_up_and_ones_own(tmp_path):
     with pytest.raises(kinds.RecordError, match="holds no records"):
         benchmark.rates(tmp_path)
-    made_up.write(tmp_path, size=32)
+    sizes = {"size": 32, "grid": (2, 2), "audio_width": 80, "embedding": 512}
+    random_records.write(tmp_path, sizes)
     found = benchmark.rates(tmp_path, seconds=0.05)
     assert found.keys() == {"images", "pairs", "windows", "swaps"}
     for view, rate in found.items():

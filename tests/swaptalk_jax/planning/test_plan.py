@@ -13,7 +13,7 @@ from places import ROOT
 from data_pipelines.loading import shapes
 from swaptalk_jax import errors, stages
 from swaptalk_jax.costs import chips, count
-from swaptalk_jax.planning import ahead, kept, targets
+from swaptalk_jax.planning import ahead, kept, search, targets
 from swaptalk_jax.planning.abstract import PEOPLE, Abstract
 
 GIB = 1 << 30
@@ -47,9 +47,9 @@ def test_the_largest_batch_fits_and_the_next_larger_one_does_not(fixed, each, mo
         tried[n] = used <= 16 * GIB
         return SimpleNamespace(fits=tried[n], used=used)
 
-    found = plan.largest(attempt, first, 16 * GIB)
-    assert found == plan.rounded(most)
-    assert tried[found] and not tried[plan.rounded(found + 1, up=True)]
+    found = search.largest(attempt, first, 16 * GIB)
+    assert found == search.rounded(most)
+    assert tried[found] and not tried[search.rounded(found + 1, up=True)]
     assert len(tried) <= 10
 
 
@@ -60,17 +60,17 @@ def test_where_nothing_fits_the_search_says_so():
         tried.append(n)
         return SimpleNamespace(fits=False, used=float("inf"))
 
-    assert plan.largest(attempt, 4, 16 * GIB) == 0
+    assert search.largest(attempt, 4, 16 * GIB) == 0
     assert tried == [4, 2, 1]
 
 
 def test_batches_that_are_tried_have_three_binary_digits():
     steps = [1]
     while steps[-1] < 32:
-        steps.append(plan.rounded(steps[-1] + 1, up=True))
+        steps.append(search.rounded(steps[-1] + 1, up=True))
     assert steps == [1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32]
-    assert [plan.rounded(n) for n in steps] == steps
-    assert plan.rounded(31) == 28
+    assert [search.rounded(n) for n in steps] == steps
+    assert search.rounded(31) == 28
 
 
 REFUSALS = {

@@ -6,7 +6,7 @@ import pytest
 import random_bundle
 
 from data_pipelines.loading import views
-from data_pipelines.records import made_up
+from data_pipelines.synthetic import random_records
 from swaptalk_jax.benchmarks.peers import media, ours, rows
 
 VQGAN = {"model": random_bundle.MODEL["vqgan"], "size": 16, "count": 2}
@@ -78,4 +78,4 @@ def test_both_loaders_find_what_they_read(tmp_path, monkeypatch):
     settle()
     work()
     assert views.KEEP_BYTES == kept
-    assert made_up.FRAMES > rows.media.FRAMES
+    assert random_records.FRAMES > rows.media.FRAMES

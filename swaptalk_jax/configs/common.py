@@ -5,6 +5,8 @@ Sizes are other numbers for the same code:
 - `paper` (the default): 512 px, the paper's recipe with the public networks that it names.
 - `open`: the same numbers; every network and the proxy are free for commercial use.
 - `small`: 128 px, for real clips on one GPU or, patiently, a CPU.
+- `live`: 256 px, 25 frames a second on 2 cores; on the embedded synthetic set. Builds what is
+  missing upstream.
 - `tiny`: 64 px on the embedded synthetic set, minutes on 2 cores. Builds what is missing upstream.
 - `micro`: 32 px, seconds; for the tests, its pictures show nothing.
 
@@ -18,7 +20,8 @@ A number marked `ours` is one that the paper states and that our copy of its tex
 from absl import flags
 from ml_collections import ConfigDict, config_dict
 
-IMAGE_SIZE = {"paper": 512, "open": 512, "small": 128, "tiny": 64, "micro": 32}  # px of a side
+# px of a side
+IMAGE_SIZE = {"paper": 512, "open": 512, "small": 128, "live": 256, "tiny": 64, "micro": 32}
 
 # Public networks by slot. Elsewhere: our own recogniser, edge maps, log-mel.
 PUBLIC = {
@@ -45,7 +48,7 @@ def full(size):
 
 
 def by_size(size, **values):
-    """The value of a size out of paper=, small=, tiny= and micro=; `open` has the paper's."""
+    """The value of a size out of paper=, small=, live=, tiny=, micro=; `open` has the paper's."""
     return values["paper" if full(size) else size]
 
 
@@ -82,7 +85,7 @@ def config(stage, size):
         "context": 5,  # tokens of sound (50 a second) on either side of a frame's middle (chosen)
         # A name, or the folder of a speech network. The paper hears by HuBERT.
         "features": public(c, "speech", "log_mel"),
-        "eval_examples": by_size(size, paper=1024, small=128, tiny=256, micro=4),
+        "eval_examples": by_size(size, paper=1024, small=128, live=128, tiny=256, micro=4),
     }
     c.train = {
         "log_every": 50,
@@ -99,7 +102,7 @@ def config(stage, size):
     c.optimizer = {"default": adam(1e-4)}
     # What must stand first, in this order: "data", "codes" or stages. See training/upstream.py.
     c.needs = ()
-    c.build_upstream = size in ("tiny", "micro")  # whether what is missing is built
+    c.build_upstream = size in ("live", "tiny", "micro")  # whether what is missing is built
     c.build = build(size)
     # What stages have to agree on, with its value here. The command that builds something upstream
     # carries those of these fields that were set to something else.
@@ -110,6 +113,14 @@ def config(stage, size):
         ("data.window", c.data.window),
     )
     return c
+
+
+def distillation():
+    """Whom a stage learns from beside the data: the folder of a finished run of the same stage.
+
+    teacher: that folder; "": none. weight: of the difference from its results.
+    """
+    return {"teacher": "", "weight": 1.0}
 
 
 def below(c, name):
@@ -171,6 +182,16 @@ def build(size):
             "clips": 2,
             "frames": 16,
             "triples": 2400,
+        }
+    if size == "live":
+        return options | {
+            "source": "synthetic",
+            "identities": 224,
+            "val_identities": 24,
+            "clips": 2,
+            "frames": 16,
+            "triples": 1200,
+            "frame_size": 480,  # an aligned crop has 0.55 of a frame's side
         }
     if size == "micro":
         return options | {

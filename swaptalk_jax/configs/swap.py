@@ -8,21 +8,25 @@ Tiny, unseen people: identity retrieval 1.0, 21.4 dB (unchanged target 16.3).
 
 Where the smaller sizes depart from the paper:
 - open: SFace for ArcFace; a classical proxy for Roop.
-- small, tiny, micro: our own recogniser for ArcFace, the same one that swaps are encoded with.
-- small: a classical proxy for Roop; tiny, micro: the exact swap that a synthetic set knows.
-- small, tiny, micro: one linear layer for source and target (`shared_linear`), for one at each.
-- small, tiny, micro: query, key and value start equal (`equal_start`).
-- small, tiny, micro: outputs that gate the target and the source (`residual`) for drawn ones.
-- small, tiny, micro: identity losses on two examples of a batch, and of other weights.
-- small, tiny, micro: Muon for kernels, and rates that fall to zero, for Adam at a constant rate.
-- small, tiny, micro: four, three and one blocks for eight, 128, 96 and 16 channels for 512.
+- small, live, tiny, micro: our own recogniser for ArcFace, the same one that swaps are encoded
+  with.
+- small: a classical proxy for Roop; live, tiny, micro: the exact swap that a synthetic set knows.
+- small, live, tiny, micro: one linear layer for source and target (`shared_linear`), for one at
+  each.
+- small, live, tiny, micro: query, key and value start equal (`equal_start`).
+- small, live, tiny, micro: outputs that gate the target and the source (`residual`) for drawn ones.
+- small, live, tiny, micro: identity losses on two examples of a batch, and of other weights.
+- small, live, tiny, micro: Muon for kernels, and rates that fall to zero, for Adam at a constant
+  rate.
+- small, live, tiny, micro: four, two, three and one blocks for eight, 128, 96, 96 and 16 channels
+  for 512.
 """
 
 from swaptalk_jax.configs import common
 
 
 def get_config(size=""):
-    """The config of a size: paper (the default), open, small, tiny or micro."""
+    """The config of a size: paper (the default), open, small, live, tiny or micro."""
     size = common.size_name(size)
     c = common.config("swap", size)
     c.needs = ("data", "vqgan", "codes")
@@ -48,6 +52,7 @@ def get_config(size=""):
             size,
             paper=dict(steps=200_000, batch_size=8, eval_batch_size=16),
             small=dict(steps=300, batch_size=8, eval_batch_size=16),
+            live=dict(steps=600, batch_size=8, eval_batch_size=16),
             tiny=dict(steps=600, batch_size=8, eval_batch_size=16),
             micro=dict(steps=4, batch_size=2, eval_batch_size=2),
         )
@@ -82,6 +87,7 @@ def model(size):
                 residual=False,
             ),
             small=dict(least, blocks=4, width=128, ffn_width=512, grid=(32, 32)),
+            live=dict(least, blocks=2, width=96, ffn_width=384),
             tiny=dict(least, blocks=3, width=96, ffn_width=384),
             micro=dict(least, blocks=1, width=16, ffn_width=64, heads=2, embed_dim=16),
         )

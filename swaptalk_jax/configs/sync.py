@@ -7,25 +7,30 @@ Tiny, unseen people: mouth error ratio 0.44.
 Needs: code shards (swaptalk_jax.encode), the VQGAN, the expert. The swap module is no input of
 this training but of what follows it, so `:tiny` builds it on the way.
 `config.bundle` names the folders of what swaptalk_jax.export takes beside these.
+`config.distil.teacher` names the folder of a larger sync's run on the same codes, whose lips this
+one learns, too.
 
 Where the smaller sizes depart from the paper:
 - open: hears by Whisper's encoder for HuBERT.
-- small, tiny, micro: hear by log-mel for HuBERT.
-- small, tiny, micro: the UNet scales and shifts the warped reference (`residual`), for drawn lips.
-- small, tiny, micro: attention in the warp's offset encoder; norms of at least 4 channels a group.
-- small, tiny, micro: inference warps in self mode and puts swapped faces on codes first.
-- small, tiny: no expert loss (L_sync of eq. 15 weighs 0).
-- small, tiny: cells of the mouth weigh eight times as much in L_code as the others.
-- small, tiny, micro: Muon for kernels, and rates that fall to zero, for Adam at a constant rate.
-- small, tiny, micro: 48, 40 and 8 channels for 192; one block a level for two.
-- tiny, micro: two levels for three, with attention in one for two.
+- small, live, tiny, micro: hear by log-mel for HuBERT.
+- small, live, tiny, micro: the UNet scales and shifts the warped reference (`residual`), for drawn
+  lips.
+- small, live, tiny, micro: attention in the warp's offset encoder; norms of at least 4 channels a
+  group.
+- small, live, tiny, micro: inference warps in self mode and puts swapped faces on codes first.
+- small, live, tiny: no expert loss (L_sync of eq. 15 weighs 0).
+- small, live, tiny: cells of the mouth weigh eight times as much in L_code as the others.
+- small, live, tiny, micro: Muon for kernels, and rates that fall to zero, for Adam at a constant
+  rate.
+- small, live, tiny, micro: 48, 32, 40 and 8 channels for 192; one block a level for two.
+- live, tiny, micro: two levels for three, with attention in one for two.
 """
 
 from swaptalk_jax.configs import common
 
 
 def get_config(size=""):
-    """The config of a size: paper (the default), open, small, tiny or micro."""
+    """The config of a size: paper (the default), open, small, live, tiny or micro."""
     size = common.size_name(size)
     c = common.config("sync", size)
     c.needs = ("data", "vqgan", "codes", "expert")
@@ -33,6 +38,7 @@ def get_config(size=""):
         c.needs = ("data", "identity", "vqgan", "codes", "expert", "swap")
     c.frozen = {"vqgan": common.below(c, "vqgan"), "expert": common.below(c, "expert")}
     c.bundle = {"swap": common.below(c, "swap")}
+    c.distil = common.distillation()
     c.model = model(size)
     # The paper's rules for inference; below its size what measured best at :tiny.
     c.inference = {"warp": "self", "quantize": True}
@@ -43,7 +49,7 @@ def get_config(size=""):
     c.optimizer.default = common.adam(lr=2e-4)  # ours; higher than the swap's, as the text says
     if not common.full(size):
         c.optimizer.default = common.muon(muon_lr=0.005, lr=2e-3, warmup=50, decay=True)
-    if size in ("small", "tiny"):
+    if size in ("small", "live", "tiny"):
         # The expert's pull on lips that are still far off seems to drown the codes. L_code on
         # unseen people: 0.177 after 450 steps with it (Adam, lr 1e-3), 0.131 after 480 without
         # (Adam, lr 2e-3), both on an earlier VQGAN's codes.
@@ -54,6 +60,7 @@ def get_config(size=""):
             size,
             paper=dict(steps=200_000, batch_size=20, eval_batch_size=20),
             small=dict(steps=400, batch_size=8, eval_batch_size=16),
+            live=dict(steps=750, batch_size=8, eval_batch_size=16),
             tiny=dict(steps=750, batch_size=8, eval_batch_size=16),
             micro=dict(steps=4, batch_size=2, eval_batch_size=2),
         )
@@ -79,6 +86,7 @@ def model(size):
             size,
             paper=dict(warp, width=128),
             small=dict(warp, width=32),
+            live=dict(warp, width=16),
             tiny=dict(warp, width=16),
             micro=dict(warp, width=8),
         ),
@@ -103,6 +111,7 @@ def model(size):
                 attention_levels=(1, 2),
                 context_width=96,
             ),
+            live=dict(least, width=32, context_width=64),
             tiny=dict(least, width=40, context_width=64),
             micro=dict(least, width=8, heads=2, context_width=16, embed_dim=16),
         ),

@@ -7,28 +7,35 @@ Needs: face shards, the recogniser, and the perceptual network that `config.froz
 by its folder (`python -m swaptalk_jax.pretrained list`); where it is "", edge maps stand in.
 `config.init_from` names the folder of a VQGAN to start from, such as an installed vqgan_f16 (codes
 of its own start are taken with --config.model.vqgan.codes=16384).
+`config.distil.teacher` names the folder of a larger VQGAN's run for images of the same size, whose
+pictures this one learns, too. Codes may differ.
 Tiny, unseen people: 30.3 to 30.8 dB, by processor.
 The paper's f = 8 variant: --config.model.vqgan.multipliers="(1, 1, 2, 4)" with another
 --config.root; its swap has --config.model.swap.grid="(64, 64)".
 
 Where the smaller sizes depart from the paper:
 - open: SFace for ArcFace; stlpips for VGG16.
-- small, tiny, micro: our own recogniser for ArcFace; edge maps for VGG16.
-- small, tiny: f = 4; micro: f = 2. The paper has f = 16 and 8.
-- small, tiny: the outermost convolutions read and write patches of 2 x 2 pixels.
-- small, tiny, micro: a linear shortcut from pixels to z and back, no attention, one block a level.
-- small, tiny, micro: embeddings of 64 or 16 numbers for 256; codebooks of 1024 (small) or 32 codes.
-- small, tiny, micro: codes are running averages of encoder outputs, restarted after 20 steps.
-- tiny, micro: mouths weigh eight times as much in these averages.
-- small, tiny, micro: the critic weighs 0.05 and joins after 80 % of the steps, not after 10 %.
-- small, tiny, micro: a rate of 2e-3 that falls to zero, other momenta and a critic of its own rate.
+- small, live, tiny, micro: our own recogniser for ArcFace; edge maps for VGG16.
+- small, tiny: f = 4; micro: f = 2. The paper has f = 16 and 8, live f = 16.
+- small, live, tiny: the outermost convolutions read and write patches of 2 x 2 pixels, live of
+  4 x 4.
+- small, live, tiny, micro: a linear shortcut from pixels to z and back, no attention, one block a
+  level.
+- small, live, tiny, micro: embeddings of 64 or 16 numbers for 256; codebooks of 1024 (small) or 32
+  codes.
+- small, live, tiny, micro: codes are running averages of encoder outputs, restarted after 20 steps.
+- live, tiny, micro: mouths weigh eight times as much in these averages.
+- small, live, tiny, micro: the critic weighs 0.05 and joins after 80 % of the steps, not after 10
+  %.
+- small, live, tiny, micro: a rate of 2e-3 that falls to zero, other momenta and a critic of its own
+  rate.
 """
 
 from swaptalk_jax.configs import common
 
 
 def get_config(size=""):
-    """The config of a size: paper (the default), open, small, tiny or micro."""
+    """The config of a size: paper (the default), open, small, live, tiny or micro."""
     size = common.size_name(size)
     c = common.config("vqgan", size)
     c.needs = ("data",) if common.full(size) else ("data", "identity")
@@ -38,6 +45,7 @@ def get_config(size=""):
     }
     c.agreed += (("frozen.recogniser", c.frozen.recogniser),)
     c.init_from = ""
+    c.distil = common.distillation()
     c.remat = common.full(size)
     c.model = model(size)
     c.loss = loss(size)
@@ -55,6 +63,7 @@ def get_config(size=""):
             size,
             paper=dict(steps=500_000, batch_size=12, eval_batch_size=16),
             small=dict(steps=1200, batch_size=4, eval_batch_size=16),
+            live=dict(steps=600, batch_size=8, eval_batch_size=16),
             tiny=dict(steps=300, batch_size=8, eval_batch_size=16),
             micro=dict(steps=4, batch_size=2, eval_batch_size=2),
         )
@@ -89,6 +98,7 @@ def model(size):
                 codes=2048,
             ),
             small=dict(least, width=32, codes=1024),
+            live=dict(least, width=24, multipliers=(1, 1, 2), patch=4, codes=2048),
             tiny=dict(least, width=48, codes=2048),
             micro=dict(least, width=8, codes=32, patch=1, embed_dim=16),
         ),
@@ -96,6 +106,7 @@ def model(size):
             size,
             paper=dict(critic, width=64, layers=3),
             small=dict(critic, width=16),
+            live=dict(critic, width=16),
             tiny=dict(critic, width=16),
             micro=dict(critic, width=8, layers=1),
         ),

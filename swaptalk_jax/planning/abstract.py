@@ -46,7 +46,7 @@ class Abstract:
         self.known = {} if known is None else known
         with tempfile.TemporaryDirectory() as folder:
             self._fill(Path(folder))
-            networks = finished.opened(self.config)
+            networks = finished.opened(self.config, stages.named(self.config.stage).bundled)
             self.stage = stages.make(self.config, networks, self._people())
         self.networks = list(self.stage.networks.values())
         self.frozen = {network.name: self._params(network) for network in self.networks}
@@ -79,7 +79,7 @@ class Abstract:
     def _params(self, network):
         """Shapes of a frozen network's parameters."""
         if network.name not in self.absent:
-            return _structs(store.load_network(network.folder)[0][network.name])
+            return _structs(network.params())
         config = self.absent[network.name]
         if config is None:
             image = jax.ShapeDtypeStruct((1, self.size, self.size, 3), jnp.float32)

@@ -26,6 +26,7 @@ import pkgutil
 
 from swaptalk_jax import backend, errors
 from swaptalk_jax.models import registry
+from swaptalk_jax.weights.finished import TEACHER
 
 
 class Stage:
@@ -35,7 +36,8 @@ class Stage:
     frozen, optional: slots of config.frozen whose networks the stage reads; without those of
         `optional` it can do.
     metadata_of: the kind of records whose metadata the stage is handed; "": none.
-    bundled: names of the networks that a bundle takes from this stage, and `file` the name of
+    bundled: names of the networks that a bundle takes from this stage, which a finished run of the
+        same stage may teach (config.distil; their slots begin with TEACHER), and `file` the name of
         their file in it, without its ending; () and "": none.
     learns: the metric that a run of this stage lowers first of all; "" is the whole loss.
     worth: what tells an evaluation's worth: (metric, sign of better, share of the best value by
@@ -61,7 +63,8 @@ class Stage:
                 f"the stage {config.stage} needs config.frozen.{missing[0]}; give the folder of a"
                 " finished network"
             )
-        self.networks = {s: networks[s] for s in (*self.frozen, *self.optional) if s in networks}
+        slots = (*self.frozen, *self.optional, *(TEACHER + name for name in self.bundled))
+        self.networks = {slot: networks[slot] for slot in slots if slot in networks}
 
     @staticmethod
     def check(config):

@@ -1,5 +1,6 @@
 """Lip-sync in the latent space: warp the reference's mouth, then let the sound form it (III-C)."""
 
+import jax
 import jax.numpy as jnp
 
 from swaptalk_jax import errors
@@ -7,6 +8,7 @@ from swaptalk_jax.models import expert
 from swaptalk_jax.models.generator import Generator
 from swaptalk_jax.models.latent import halves
 from swaptalk_jax.stages import Stage, losses
+from swaptalk_jax.weights.finished import TEACHER
 
 
 class SyncStage(Stage):
@@ -33,6 +35,8 @@ class SyncStage(Stage):
         super().__init__(config, networks, metadata)
         self.generator = Generator(self.build("warp"), self.build("unet"))
         self.vqgan, self.expert = (self.networks[slot] for slot in self.frozen)
+        taught = [self.networks.get(TEACHER + name) for name in self.bundled]
+        self.teacher = Generator(*(network.model for network in taught)) if all(taught) else None
 
     def frames(self, nets, batch):
         """Target and reference VQ-embeddings and sound, frame by frame.
@@ -75,16 +79,26 @@ class SyncStage(Stage):
         weights = losses.lower_weights(2 * h, w, self.config.loss.mouth)
         return losses.code(lower, target, weights[..., None])
 
+    def distance_from_teacher(self, nets, frames, lower):
+        """L_code of lower halves from the teacher's of the same frames, a scalar (chosen)."""
+        params = {name: nets[TEACHER + name] for name in self.bundled}
+        taught = jax.lax.stop_gradient(self.teacher.lips(params, *frames)[0])
+        return jnp.mean(self.code(lower, taught))
+
     def loss(self, params, nets, batch, rng, step):
-        """Eq. 16."""
+        """Eq. 16, and the distance from a teacher where there is one."""
         del rng, step
-        lower, offsets = self.generator.lips(params, *self.frames(nets, batch))
+        frames = self.frames(nets, batch)
+        lower, offsets = self.generator.lips(params, *frames)
         code, cosine = self.terms(nets, batch, lower)
         terms = {"code": jnp.mean(code), "sync": jnp.mean(losses.sync(cosine))}
         total = self.config.loss.code * terms["code"]
         if self.config.loss.sync:  # else the expert's backward pass is left out
             total += self.config.loss.sync * terms["sync"]
         metrics = {f"loss/{k}": v for k, v in terms.items()}
+        if self.teacher:
+            metrics["loss/distil"] = self.distance_from_teacher(nets, frames, lower)
+            total += self.config.distil.weight * metrics["loss/distil"]
         return total, (metrics | {"warp_cells": jnp.mean(jnp.abs(offsets))}, {})
 
     def evaluate(self, params, nets, batch):

@@ -32,6 +32,7 @@ class VQGANStage(Stage):
         self.discriminator = self.build("discriminator")
         self.recogniser = self.networks["recogniser"]
         self.perceptual = self.networks.get("perceptual")
+        self.teacher = self.networks.get("teacher_vqgan")
 
     @staticmethod
     def turns(config):
@@ -98,8 +99,20 @@ class VQGANStage(Stage):
         distance = self.perceptual.apply(nets["perceptual"], *pair, method="distance")
         return c.perceptual * jnp.mean(distance) + c.edges * edges
 
+    def distance_from_teacher(self, nets, image, result):
+        """How different the result is from the teacher's, a scalar: pixels and edge maps (chosen).
+
+        Pixels and not codes, which are others in another VQGAN.
+        """
+        taught = stop(self.teacher.apply(nets["teacher_vqgan"], image)[0])
+        edges = losses.feature_difference(losses.edge_maps(taught), losses.edge_maps(result))
+        return losses.reconstruction(taught, result) + edges
+
     def loss(self, params, nets, batch, rng, step):
-        """Eq. 6; the discriminator's hinge loss is added behind stop-gradients."""
+        """Eq. 6, and the distance from a teacher where there is one.
+
+        The discriminator's hinge loss is added behind stop-gradients.
+        """
         del rng
         c = self.config.loss
         image = to_float(batch["image"])
@@ -126,6 +139,9 @@ class VQGANStage(Stage):
         if c.codebook_decay:
             to_codes = 0.0  # `after_update` moves the codes
         total = total + c.vq * (to_codes + commitment) + c.id * id_loss
+        if self.teacher:
+            metrics["loss/distil"] = self.distance_from_teacher(nets, image, result)
+            total = total + self.config.distil.weight * metrics["loss/distil"]
         adversarial, details = jax.lax.cond(
             step >= losses.adversarial_start(self.config),
             lambda: self.adversarial(params, described, (hidden, straight), image, result),

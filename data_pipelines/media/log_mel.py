@@ -100,29 +100,8 @@ def _mel_power(samples: np.ndarray, bands: int):
 
 @functools.cache
 def _mel_filters(bands: int) -> np.ndarray:
-    """float32 [201 bands]: power spectrum -> mel bands.
+    """float32 [201 bands]: power spectrum -> mel bands."""
+    import librosa  # here: it takes a second to import, and most commands hear nothing
 
-    Slaney's triangles of one area each (Auditory Toolbox, 1998), bit for bit those of
-    librosa.filters.mel, whose import takes longer than all else of a short sound.
-    """
-    hertz = _mel_edges(bands)
-    distances = np.subtract.outer(hertz, np.fft.rfftfreq(WINDOW, 1.0 / SAMPLE_RATE))
-    widths = np.diff(hertz)[:, None]
-    rising, falling = -distances[:-2] / widths[:-1], distances[2:] / widths[1:]
-    bank = np.maximum(0, np.minimum(rising, falling)).astype(np.float32)
-    bank *= (2.0 / (hertz[2:] - hertz[:-2]))[:, None]
-    return np.ascontiguousarray(bank.T)
-
-
-def _mel_edges(bands: int) -> np.ndarray:
-    """Edges of mel bands in Hz, float64 [bands + 2], from 0 to the half of the sample rate.
-
-    Slaney's scale: even below 1000 Hz, which are 15 mel; above, 27 mel are a factor of 6.4.
-    """
-    linear, border = 200.0 / 3, 1000.0
-    step, knee = np.log(6.4) / 27.0, border / linear
-    mels = np.linspace(0.0, knee + np.log(SAMPLE_RATE / 2 / border) / step, bands + 2)
-    hertz = linear * mels
-    above = mels >= knee
-    hertz[above] = border * np.exp(step * (mels[above] - knee))
-    return hertz
+    bank = librosa.filters.mel(sr=SAMPLE_RATE, n_fft=WINDOW, n_mels=bands)
+    return np.ascontiguousarray(bank.T.astype(np.float32))

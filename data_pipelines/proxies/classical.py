@@ -7,7 +7,7 @@ the synthetic set only; `classical` works on any pair of aligned faces, without 
 
 import cv2
 import numpy as np
-from scipy.spatial import Delaunay, QhullError  # jax needs scipy too
+from scipy.spatial import Delaunay, QhullError  # scipy comes with jax and librosa
 
 # Inner lips and eyelids, with their upper and lower middle points and their corners.
 MOUTH = (range(60, 68), (61, 62, 63), (67, 66, 65), (60, 64))

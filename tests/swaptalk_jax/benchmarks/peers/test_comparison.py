@@ -177,7 +177,8 @@ def test_the_command_takes_peers_without_a_config(tmp_path, monkeypatch):
     monkeypatch.setattr(comparison, "run", lambda *values: given.append(values))
 
     class Values:
-        peers, peer, peer_python = True, ["taming:x"], "python"
+        kernels, peers = False, True
+        peer, peer_python = ["taming:x"], "python"
         turns, peer_batch, out = 5, 4, ""
 
     assert benchmark.main(Values) == 0

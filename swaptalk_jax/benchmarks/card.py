@@ -82,7 +82,8 @@ def step(config, tell, seconds, memory):
     began = time.perf_counter()
     lowered = stage.lower(batch_size)
     compiled = lowered.compile()
-    tell(compiling=time.perf_counter() - began, **_costs(lowered, compiled))
+    needs = count.memory_of(compiled)
+    tell(compiling=time.perf_counter() - began, memory=needs and needs.total)
     update, batch = stage.update(lowered, compiled), stage.batch(lowered)
     times = _turns(lambda: update(batch))
     tell(step=times, finite=bool(np.isfinite(update(batch)["loss"])))
@@ -93,6 +94,7 @@ def step(config, tell, seconds, memory):
         stream = setup.Batches(config, stage.abstract.stage.view, stage.mesh).training(0)
         taken = steps.in_turns(update, batch, stream, _each(times[1]), ROUNDS)
         tell(input=steps.input_share(taken), loader=_spread(taken["loader alone"]))
+    tell(flops=_flops(lowered, compiled))  # seconds of counting, and the plan's come first
 
 
 def largest(config, tell, seconds, memory):
@@ -178,18 +180,15 @@ def _limit(memory):
     return memory * GIB or float(told.get("bytes_limit", 0))
 
 
-def _costs(lowered, compiled):
-    """{flops, memory in bytes} of a step.
+def _flops(lowered, compiled):
+    """FLOPs of a step.
 
     A GPU's program hides products in calls of libraries, so there the program is counted that went
     into the compiler.
     """
-    memory = count.memory_of(compiled)
     if jax.default_backend() == "gpu":
-        flops = float((lowered.cost_analysis() or {}).get("flops", 0.0))
-    else:
-        flops = count.costs_of(compiled).flops
-    return {"flops": flops, "memory": memory and memory.total}
+        return float((lowered.cost_analysis() or {}).get("flops", 0.0))
+    return count.costs_of(compiled).flops
 
 
 def _write_records(folder, stage, batch_size):

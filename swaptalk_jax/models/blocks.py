@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from swaptalk_jax import errors
 from swaptalk_jax.models import kernels
+from swaptalk_jax.models.attention import attention
 
 
 def remat(module, wanted):
@@ -135,9 +136,7 @@ class SelfAttention(nn.Module):
     def __call__(self, x):
         b, h, w, c = x.shape
         tokens = Norm(self.dtype, name="norm")(x).reshape(b, h * w, c)
-        attended = nn.MultiHeadDotProductAttention(
-            self.heads, dtype=self.dtype, force_fp32_for_softmax=True, name="attention"
-        )(tokens)
+        attended = attention(self.heads, self.dtype, name="attention")(tokens)
         return x + attended.reshape(b, h, w, c)
 
 

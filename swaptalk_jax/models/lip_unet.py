@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from swaptalk_jax import errors
+from swaptalk_jax.models.attention import attention
 from swaptalk_jax.models.blocks import (
     Conv,
     Downsample,
@@ -51,9 +52,7 @@ class TransformerBlock(nn.Module):
         return nn.LayerNorm(dtype=self.dtype, name=name)
 
     def _attention(self, name):
-        return nn.MultiHeadDotProductAttention(
-            self.heads, dtype=self.dtype, use_bias=False, force_fp32_for_softmax=True, name=name
-        )
+        return attention(self.heads, self.dtype, use_bias=False, name=name)
 
 
 class LipUNet(nn.Module):

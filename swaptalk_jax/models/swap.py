@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from swaptalk_jax import errors
+from swaptalk_jax.models.attention import attention
 from swaptalk_jax.models.blocks import remat
 
 
@@ -45,10 +46,9 @@ class CrossAttentionBlock(nn.Module):
         start = nn.initializers.lecun_normal()
         if self.equal_start and self.is_initializing():
             start = _same(start, self.make_rng("params"))
-        attended = nn.MultiHeadDotProductAttention(
+        attended = attention(
             self.heads,
-            dtype=self.dtype,
-            force_fp32_for_softmax=True,
+            self.dtype,
             kernel_init=start,
             out_kernel_init=nn.initializers.lecun_normal(),
             name="attention",

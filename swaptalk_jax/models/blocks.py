@@ -17,11 +17,20 @@ from swaptalk_jax.models.attention import attention
 
 
 def remat(module, wanted):
-    """The module's class; `wanted`: one that computes its activations again on the way back.
+    """The module's class; `wanted`: one that computes cheap activations again on the way back.
 
-    Give its instances names, as such a class has another one, and parameters are named by it.
+    Results of convolutions and dense layers are kept, which are dear to compute; norms, activations
+    and attention's scores, which are many and cheap, are not. Give its instances names, as such a
+    class has another one, and parameters are named by it.
     """
-    return nn.remat(module) if wanted else module
+    return nn.remat(module, policy=_dear) if wanted else module
+
+
+def _dear(primitive, *_, **options):
+    """Whether remat keeps what a primitive made: convolutions, products without batch axes."""
+    if primitive.name == "conv_general_dilated":
+        return True
+    return primitive.name == "dot_general" and not options["dimension_numbers"][1][0]
 
 
 def group_count(channels):

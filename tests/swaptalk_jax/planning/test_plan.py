@@ -7,12 +7,14 @@ import sys
 from types import SimpleNamespace
 
 import jax
+import jax.numpy as jnp
 import pytest
 from places import ROOT
 
 from data_pipelines.loading import shapes
 from swaptalk_jax import errors, stages
 from swaptalk_jax.costs import causes, chips, count
+from swaptalk_jax.models.blocks import Upsample
 from swaptalk_jax.planning import ahead, kept, search, targets
 from swaptalk_jax.planning.abstract import PEOPLE, Abstract
 
@@ -93,6 +95,18 @@ def test_what_ends_a_compilation_is_told():
     config.mesh = {"data": 3}
     with pytest.raises(ahead.CompileError, match="does not fit 2 devices"):
         ahead.outcome(config, {}, 32, goal, 6)
+
+
+def test_estimates_leave_out_what_only_cpus_compute_so(monkeypatch):
+    """An enlarged image is one convolution on a GPU, and four smaller ones on a CPU."""
+
+    def convolutions():
+        x = jnp.zeros((1, 4, 4, 8))
+        return str(jax.make_jaxpr(Upsample(8).init)(jax.random.key(0), x)).count("_dilated[")
+
+    assert convolutions() == 5  # one of both, as long as nobody knows for what device
+    monkeypatch.setattr(jax.lax, "platform_dependent", ahead.not_of_a_cpu)
+    assert convolutions() == 1
 
 
 BUFFERS = """BufferAssignment:

@@ -17,13 +17,13 @@ from swaptalk_jax.models.attention import attention
 
 
 def remat(module, wanted):
-    """The module's class; `wanted`: one that computes cheap activations again on the way back.
+    """The module's class; `wanted`: one that computes activations again on the way back.
 
-    Results of convolutions and dense layers are kept, which are dear to compute; norms, activations
-    and attention's scores, which are many and cheap, are not. Give its instances names, as such a
-    class has another one, and parameters are named by it.
+    wanted: True: results of convolutions and dense layers are kept, which are dear to compute;
+    norms, activations and attention's scores, which are many and cheap, are not. "all": nothing is
+    kept. Give its instances names, as such a class has another one, and parameters are named by it.
     """
-    return nn.remat(module, policy=_dear) if wanted else module
+    return nn.remat(module, policy=None if wanted == "all" else _dear) if wanted else module
 
 
 def _dear(primitive, *_, **options):

@@ -70,7 +70,7 @@ class LipUNet(nn.Module):
         True: the output is x (1 + scale) + shift with scale and shift [b h w embed_dim] from it.
         Training then starts at "leave the lips as they are", and a cell is replaced by scale = -1
         whatever was there. Needs d == embed_dim.
-    remat: recompute the activations of each block in the backward pass.
+    remat: what each block computes again on the way back, see blocks.remat.
     Raises NetworkError where h, w, d or the groups contradict the fields.
     """
 
@@ -83,7 +83,7 @@ class LipUNet(nn.Module):
     embed_dim: int = 256
     groups: int = 32
     residual: bool = False
-    remat: bool = False
+    remat: bool | str = False
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact

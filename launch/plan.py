@@ -2,10 +2,11 @@
 
     python launch/plan.py --config=configs/vqgan.py --topology=v5e:16x16
     python launch/plan.py --config=configs/swap.py --topology=v6e:2x2 --largest --remat=both
+    python launch/plan.py --config=configs/sync.py --topology=v5e:1x1 --causes
     python launch/plan.py --all --topology=v5e:2x2,v5p:2x2x1,v6e:2x2     # a table of all stages
 
 It needs a CPU, libtpu (`pip install 'jax[tpu]'`) and a minute for each compilation, no data and no
-trained networks: all arrays are shapes (costs/abstract.py). TPU topologies: v4:2x2x1, v5e:16x16,
+trained networks: all arrays are shapes (planning/abstract.py). TPU topologies: v4:2x2x1, v5e:16x16,
 v5p:4x4x4 ...; what is told of them is what the TPU's compiler says, times apart, which are bounds
 (costs/). `gpu:h100x8` (chips.py has the names) is an estimate: the CPU's compiler counts FLOPs and
 gradients as a GPU's would, its memory and traffic are those of less fusion and of wider numbers.
@@ -28,7 +29,7 @@ from ml_collections import config_flags
 
 from swaptalk_jax import command, stages
 from swaptalk_jax.configs import common
-from swaptalk_jax.costs import count, roofline
+from swaptalk_jax.costs import causes, count, roofline
 from swaptalk_jax.errors import RunError
 from swaptalk_jax.planning import ahead, kept
 from swaptalk_jax.planning.search import largest
@@ -53,6 +54,7 @@ class Plan:
     batch: int  # global
     used: float
     costs: count.Costs | None
+    causes: dict[str, causes.Cause]
     seconds: float
 
     @property
@@ -99,7 +101,7 @@ class Planner:
         job = (self.config, self.upstream, size, self.goal, batch, self.code)
         found = self.known.get(job) or self.known.put(job, ahead.outcome(*job))
         seconds = time.perf_counter() - began
-        rest = (found.used, found.costs, seconds)
+        rest = (found.used, found.costs, found.causes, seconds)
         plan = Plan(self.config.stage, self.goal, self.config.remat, batch, *rest)
         told(plan)
         return plan
@@ -134,8 +136,8 @@ def told(plan):
     print(f"{where}{what} ({plan.seconds:.0f} s)", flush=True)
 
 
-def report(plan):
-    """All that is known of a Plan, as text."""
+def report(plan, why=False):
+    """All that is known of a Plan, as text; why: with a table of causes."""
     devices, chip = plan.target.count, plan.target.chip
     lines = [
         f"{plan.stage} on {devices} x {chip.name}, batch {plan.batch} ({plan.each} a device), "
@@ -159,6 +161,12 @@ def report(plan):
         f"{1e3 * b.compute:.2f}, memory {1e3 * b.memory:.2f}, interconnect "
         f"{1e3 * b.interconnect:.2f}): {plan.batch / b.seconds:.0f} examples/s"
     )
+    in_turn, share = causes.bound(plan.causes), causes.share(plan.causes, chip)
+    lines.append(
+        f"kernels in turn  {1e3 * in_turn:.2f} ms at best: {100 * share:.0f} % of the peak, what "
+        "remat adds left out"
+    )
+    lines += causes.table(plan.causes) if why else []
     if c.endless:
         lines.append(f"{c.endless} loops of unknown length are counted once")
     if c.uncounted:
@@ -228,7 +236,7 @@ def main(options):
             where = f"{planner.config.stage} on {planner.goal.name}"
             print(f"{where}: not even one example a device fits", flush=True)
             continue
-        print(report(plan), flush=True)
+        print(report(plan, options.causes), flush=True)
         plans += [plan] if plan.fits else []
     if len(plans) > 1:
         print(table(plans))
@@ -240,6 +248,7 @@ if __name__ == "__main__":
     flags.DEFINE_list("topology", None, "what to compile for, e.g. v5e:16x16 or gpu:h100x8")
     flags.DEFINE_boolean("largest", False, "look for the largest batch that fits")
     flags.DEFINE_boolean("all", False, "a table of all stages at their largest batches")
+    flags.DEFINE_boolean("causes", False, "what a step's time and traffic are for, in a table")
     flags.DEFINE_boolean("code", False, "make a TPU's machine code too, and tell its size: minutes")
     flags.DEFINE_string("size", "paper", "of --all")
     flags.DEFINE_enum("remat", "", ["", "on", "off", "both"], "in place of config.remat")

@@ -72,7 +72,10 @@ def config(stage, size):
     c.distributed = False  # True: one of several processes (TPU pod, SLURM, several nodes)
     c.join_seconds = 300  # how long they wait for one another at the start
     c.precision = "auto"  # bfloat16 compute on TPU and GPU, float32 on CPU
-    c.remat = False  # compute blocks again on the way back instead of keeping what they made
+    # Compute blocks again on the way back instead of keeping what they made: norms, activations and
+    # attention's scores. remat_all: with remat, convolutions and dense layers too.
+    c.remat = False
+    c.remat_all = False
     c.compile_cache = below(c, "compiled")  # what XLA made, for a fast restart; "": none
     c.data = {
         # frames, clips, triples (data_pipelines.build); codes, swaps (swaptalk_jax.encode)

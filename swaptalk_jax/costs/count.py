@@ -114,11 +114,11 @@ def memory_of(compiled):
 
 def costs_of_text(text):
     """Costs, without memory, of an optimised HLO text."""
-    return _Count(hlo.parse(text)).all()
+    return Count(hlo.parse(text)).all()
 
 
-class _Count:
-    """Adds up a module from its entry on, following calls, loops, branches and fusions."""
+class Count:
+    """Adds up an hlo.Module from its entry on, following calls, loops, branches and fusions."""
 
     def __init__(self, module):
         self.module = module
@@ -150,21 +150,29 @@ class _Count:
         return _plus(own, self.called(i, block, fused))
 
     def called(self, i, block, fused):
-        """Costs of the computations that an instruction runs."""
+        """Costs of the computation that an instruction runs."""
+        found = self.runs(i, block)
+        if found is None:
+            return _NOTHING
+        name, times = found
+        inside = self.computation(name, fused or i.opcode == "fusion")
+        return _plus(inside, Costs(0, 0, None, {}, 1)) if times is None else _times(inside, times)
+
+    def runs(self, i, block):
+        """(name of the computation that an instruction runs, how often), or None: it runs none.
+
+        How often: None where nobody can tell. Of a conditional's branches the dearest.
+        """
         if i.opcode == "while":
-            trips = hlo.trips(self.module, block, i)
-            body = self.computation(i.attribute(r"\bbody=%?([\w.\-]+)"), fused)
-            endless = Costs(0, 0, None, {}, 1)
-            return _plus(body, endless) if trips is None else _times(body, trips)
+            return i.attribute(r"\bbody=%?([\w.\-]+)"), hlo.trips(self.module, block, i)
         if i.opcode == "conditional":
             names = i.attribute(r"branch_computations=\{([^}]*)\}")
             names = names or " ".join(re.findall(r"(?:true|false)_computation=(%[\w.\-]+)", i.rest))
-            branches = [self.computation(n, fused) for n in hlo.NAME.findall(names)]
-            return max(branches, key=lambda c: (c.flops, c.bytes))
+            costs = {n: self.computation(n, False) for n in hlo.NAME.findall(names)}
+            return max(costs, key=lambda n: (costs[n].flops, costs[n].bytes)), 1
         if i.opcode in ("fusion", "call", "async-start"):
-            name = i.attribute(r"\b(?:calls|to_apply)=%?([\w.\-]+)")
-            return self.computation(name, fused or i.opcode == "fusion")
-        return _NOTHING
+            return i.attribute(r"\b(?:calls|to_apply)=%?([\w.\-]+)"), 1
+        return None
 
     def traffic(self, i, block):
         """Bytes that a kernel reads from and writes to main memory."""

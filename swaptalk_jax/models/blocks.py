@@ -13,14 +13,24 @@ import jax.numpy as jnp
 
 from swaptalk_jax import errors
 from swaptalk_jax.models import kernels
+from swaptalk_jax.models.attention import attention
 
 
 def remat(module, wanted):
-    """The module's class; `wanted`: one that computes its activations again on the way back.
+    """The module's class; `wanted`: one that computes activations again on the way back.
 
-    Give its instances names, as such a class has another one, and parameters are named by it.
+    wanted: True: results of convolutions and dense layers are kept, which are dear to compute;
+    norms, activations and attention's scores, which are many and cheap, are not. "all": nothing is
+    kept. Give its instances names, as such a class has another one, and parameters are named by it.
     """
-    return nn.remat(module) if wanted else module
+    return nn.remat(module, policy=None if wanted == "all" else _dear) if wanted else module
+
+
+def _dear(primitive, *_, **options):
+    """Whether remat keeps what a primitive made: convolutions, products without batch axes."""
+    if primitive.name == "conv_general_dilated":
+        return True
+    return primitive.name == "dot_general" and not options["dimension_numbers"][1][0]
 
 
 def group_count(channels):
@@ -135,9 +145,7 @@ class SelfAttention(nn.Module):
     def __call__(self, x):
         b, h, w, c = x.shape
         tokens = Norm(self.dtype, name="norm")(x).reshape(b, h * w, c)
-        attended = nn.MultiHeadDotProductAttention(
-            self.heads, dtype=self.dtype, force_fp32_for_softmax=True, name="attention"
-        )(tokens)
+        attended = attention(self.heads, self.dtype, name="attention")(tokens)
         return x + attended.reshape(b, h, w, c)
 
 

@@ -22,7 +22,7 @@ class VideoEncoder(nn.Module):
     width: int
     multipliers: tuple[int, ...]
     embed_dim: int
-    remat: bool
+    remat: bool | str
     dtype: jnp.dtype
 
     @nn.compact
@@ -68,7 +68,7 @@ class LipExpert(nn.Module):
     that is all zero stays zero (with zero gradient) instead of becoming NaN.
     t, h, w and n are fixed at initialisation. Raises NetworkError where h or w is no multiple of
     2 ** (levels - 1).
-    remat: recompute the activations of each block of lips in the backward pass.
+    remat: what each block of lips computes again on the way back, see blocks.remat.
     """
 
     width: int = 128
@@ -76,7 +76,7 @@ class LipExpert(nn.Module):
     audio_width: int = 512
     audio_blocks: int = 2
     embed_dim: int = 512
-    remat: bool = False
+    remat: bool | str = False
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact

@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from swaptalk_jax import errors
+from swaptalk_jax.models.attention import attention
 from swaptalk_jax.models.blocks import (
     Conv,
     Downsample,
@@ -51,9 +52,7 @@ class TransformerBlock(nn.Module):
         return nn.LayerNorm(dtype=self.dtype, name=name)
 
     def _attention(self, name):
-        return nn.MultiHeadDotProductAttention(
-            self.heads, dtype=self.dtype, use_bias=False, force_fp32_for_softmax=True, name=name
-        )
+        return attention(self.heads, self.dtype, use_bias=False, name=name)
 
 
 class LipUNet(nn.Module):
@@ -71,7 +70,7 @@ class LipUNet(nn.Module):
         True: the output is x (1 + scale) + shift with scale and shift [b h w embed_dim] from it.
         Training then starts at "leave the lips as they are", and a cell is replaced by scale = -1
         whatever was there. Needs d == embed_dim.
-    remat: recompute the activations of each block in the backward pass.
+    remat: what each block computes again on the way back, see blocks.remat.
     Raises NetworkError where h, w, d or the groups contradict the fields.
     """
 
@@ -84,7 +83,7 @@ class LipUNet(nn.Module):
     embed_dim: int = 256
     groups: int = 32
     residual: bool = False
-    remat: bool = False
+    remat: bool | str = False
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact

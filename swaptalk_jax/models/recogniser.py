@@ -43,7 +43,7 @@ class Recogniser(nn.Module):
     `input_size`, since a recogniser should not look at hair and background. The default is about
     what ArcFace's alignment shows: eyes are .25 of the side apart in FFHQ crops, .31 in ArcFace's.
     Each stage halves the grid; `input_size` should be at least 2 ** (len(stages) + 1).
-    remat: recompute the activations of each unit in the backward pass.
+    remat: what each unit computes again on the way back, see blocks.remat.
     """
 
     stages: tuple[int, ...] = (3, 4, 14, 3)
@@ -51,7 +51,7 @@ class Recogniser(nn.Module):
     embed_dim: int = 512
     input_size: int = 112
     box: tuple[float, float, float, float] = (0.1, 0.1, 0.9, 0.9)
-    remat: bool = False
+    remat: bool | str = False
     dtype: jnp.dtype = jnp.float32
 
     def cut(self, image):

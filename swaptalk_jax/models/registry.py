@@ -37,7 +37,7 @@ def build(slot, fields, network=None, remat=False, dtype=jnp.float32):
 
     fields: of the network's class; `network` among them is its name, where it is not the slot's
     first. network: the name where it stands beside the fields, as in an imported network's
-    config.json. remat: whether it computes blocks again on the way back, if it can.
+    config.json. remat: what it computes again on the way back, if it can; see blocks.remat.
 
     Raises CheckpointError, in one line: a slot without networks, a name that no network of the slot
     has, a field that the network lacks.
@@ -67,3 +67,8 @@ def named(slot, network=None):
         f"model.{slot} names {network!r}, which is no {slot} here; known: "
         + ", ".join(model.__name__ for model in MODELS[slot])
     )
+
+
+def remat_of(config):
+    """The `remat` of `build` by config.remat and config.remat_all."""
+    return "all" if config.remat and config.remat_all else config.remat

@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from swaptalk_jax import errors
+from swaptalk_jax.models.attention import attention
 from swaptalk_jax.models.blocks import remat
 
 
@@ -45,10 +46,9 @@ class CrossAttentionBlock(nn.Module):
         start = nn.initializers.lecun_normal()
         if self.equal_start and self.is_initializing():
             start = _same(start, self.make_rng("params"))
-        attended = nn.MultiHeadDotProductAttention(
+        attended = attention(
             self.heads,
-            dtype=self.dtype,
-            force_fp32_for_softmax=True,
+            self.dtype,
             kernel_init=start,
             out_kernel_init=nn.initializers.lecun_normal(),
             name="attention",
@@ -72,7 +72,7 @@ class SwapTransformer(nn.Module):
     residual: the output is target x (1 + a) + source x b + c, cell by cell, with a, b and c
         [b h w embed_dim] from the last layer (starting at zero) in place of c alone: what stays is
         not drawn anew, what comes from the same place of the source keeps its detail (chosen).
-    remat: recompute the activations of each block in the backward pass.
+    remat: what each block computes again on the way back, see blocks.remat.
     Raises NetworkError where the inputs are not of the size `grid` = (h, w), where width is no
     multiple of heads, or where residual meets another width than embed_dim.
     """
@@ -86,7 +86,7 @@ class SwapTransformer(nn.Module):
     shared_linear: bool = False
     equal_start: bool = False
     residual: bool = False
-    remat: bool = False
+    remat: bool | str = False
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact

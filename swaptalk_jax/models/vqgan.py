@@ -30,7 +30,7 @@ class Encoder(nn.Module):
     blocks: int
     attention: bool
     embed_dim: int
-    remat: bool
+    remat: bool | str
     dtype: jnp.dtype
     last: dict  # options of the last convolution
 
@@ -64,7 +64,7 @@ class Decoder(nn.Module):
     multipliers: tuple[int, ...]
     blocks: int
     attention: bool
-    remat: bool
+    remat: bool | str
     dtype: jnp.dtype
 
     @nn.compact
@@ -106,7 +106,7 @@ class VQGAN(nn.Module):
         not in the paper).
     blocks: residual blocks a level in the encoder; the decoder has one more.
     attention: self-attention at the deepest level and in the middle.
-    remat: recompute the activations of each block in the backward pass.
+    remat: what each block computes again on the way back, see blocks.remat.
     """
 
     width: int = 128
@@ -117,7 +117,7 @@ class VQGAN(nn.Module):
     attention: bool = True
     embed_dim: int = 256
     codes: int = 2048
-    remat: bool = False
+    remat: bool | str = False
     dtype: jnp.dtype = jnp.float32
 
     def setup(self):

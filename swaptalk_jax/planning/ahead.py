@@ -22,7 +22,8 @@ import jax
 
 from data_pipelines import children
 from swaptalk_jax import backend
-from swaptalk_jax.costs import count
+from swaptalk_jax.costs import count, hlo
+from swaptalk_jax.costs.causes import Cause, by_cause
 from swaptalk_jax.errors import SwapTalkError
 from swaptalk_jax.planning.abstract import Abstract
 from swaptalk_jax.planning.targets import Target
@@ -38,11 +39,13 @@ UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": GIB, "T": 1 << 40}
 class Outcome:
     """What a compiler says of a step. costs: None where it was refused for want of memory.
 
-    used: bytes a device that it takes, or that it wanted (inf: the compiler didn't say).
+    used: bytes a device that it takes, or that it wanted (inf: the compiler didn't say). causes: of
+    causes.by_cause on the target's chip.
     """
 
     costs: count.Costs | None
     used: float
+    causes: dict[str, Cause] = dataclasses.field(default_factory=dict)
 
 
 class CompileError(SwapTalkError):
@@ -92,6 +95,7 @@ def _child(results, config, upstream, size, target, batch_size, code, folder):
         jax.config.update("jax_platforms", "cpu")
         devices = target.devices()
         if target.estimate:
+            jax.lax.platform_dependent = not_of_a_cpu
             # Of a program that never runs the machine code may be slow: half of the compiling.
             options = backend.compiler_options() | {"xla_backend_optimization_level": 0}
         else:
@@ -99,15 +103,22 @@ def _child(results, config, upstream, size, target, batch_size, code, folder):
         mesh = sharding.make_mesh(config.mesh, devices)
         step = Abstract(config, upstream.__getitem__, size).lower(mesh, batch_size, options)
         if not code:
-            threading.Thread(target=_watch, args=(tell, Path(folder)), daemon=True).start()
-        costs = count.costs_of(step.compile())
-        tell(Outcome(costs, costs.memory.total))
+            threading.Thread(target=_watch, args=(tell, Path(folder), target), daemon=True).start()
+        compiled = step.compile()
+        found = by_cause(hlo.parse(compiled.as_text()), target.chip)
+        costs = count.costs_of(compiled)
+        tell(Outcome(costs, costs.memory.total, found))
     except jax.errors.JaxRuntimeError as error:
         refused = wanted(str(error))
         tell(CompileError(str(error)) if refused is None else Outcome(None, refused))
     except Exception as error:
         traceback.print_exc()
         tell(CompileError(f"{type(error).__name__}: {error}"))
+
+
+def not_of_a_cpu(*args, default, **branches):
+    """jax.lax.platform_dependent for a GPU's program that the CPU's compiler takes."""
+    return branches.get("cuda", default)(*args)
 
 
 class _Telling:
@@ -122,23 +133,23 @@ class _Telling:
             os._exit(0)
 
 
-def _watch(tell, folder):
+def _watch(tell, folder, target):
     while True:
         time.sleep(0.2)
         with contextlib.suppress(StopIteration):
-            costs = _dumped(folder)
+            outcome = _dumped(folder, target)
             break
-    tell(Outcome(costs, costs.memory.total))
+    tell(outcome)
 
 
-def _dumped(folder):
-    """Costs of the program in a folder of XLA's; StopIteration: it isn't whole yet."""
+def _dumped(folder, target):
+    """Outcome of the program in a folder of XLA's; StopIteration: it isn't whole yet."""
     written = next(folder.glob(WRITTEN))
     stem = written.name.partition(".after_optimizations")[0] + ".after_optimizations"
     memory = buffers((folder / f"{stem}-buffer-assignment.txt").read_text())
-    return dataclasses.replace(
-        count.costs_of_text((folder / f"{stem}.txt").read_text()), memory=memory
-    )
+    module = hlo.parse((folder / f"{stem}.txt").read_text())
+    costs = dataclasses.replace(count.Count(module).all(), memory=memory)
+    return Outcome(costs, memory.total, by_cause(module, target.chip))
 
 
 def buffers(text: str) -> count.Memory:

@@ -9,6 +9,7 @@ from importlib import metadata
 from pathlib import Path
 
 from swaptalk_jax.costs import count
+from swaptalk_jax.costs.causes import Cause
 from swaptalk_jax.planning.abstract import reads
 from swaptalk_jax.planning.ahead import Outcome
 
@@ -52,7 +53,8 @@ def _read(line):
     except ValueError:
         return {}
     costs = row["costs"] and count.from_dict(row["costs"])
-    return {row["key"]: Outcome(costs, row["used"])}
+    found = {name: Cause(**values) for name, values in row.get("causes", {}).items()}
+    return {row["key"]: Outcome(costs, row["used"], found)}
 
 
 def _key(config, upstream, size, target, batch_size, code=False):

@@ -78,7 +78,8 @@ class Stage:
 
     def build(self, name):
         """The network of this name with the fields of config.model[name]."""
-        return registry.build(name, self.config.model[name], None, self.config.remat, self.dtype)
+        again = registry.remat_of(self.config)
+        return registry.build(name, self.config.model[name], None, again, self.dtype)
 
     def averaged(self, params):
         """The parameters whose running averages are kept, see config.train.ema."""

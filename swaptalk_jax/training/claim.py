@@ -16,7 +16,7 @@ RUN = "run.json"  # the config that a run was begun with
 # precision of computing is the hardware's matter), and what is built upstream.
 FREE = {
     *("workdir", "root", "pretrained", "compile_cache", "bundle"),
-    *("mesh", "sharding", "distributed", "join_seconds", "precision", "remat"),
+    *("mesh", "sharding", "distributed", "join_seconds", "precision", "remat", "remat_all"),
     *("needs", "build", "build_upstream", "agreed"),
     *("data.workers", "data.resident", "data.eval_examples"),
     *("train.eval_batch_size", "train.accumulate", "train.keep", "train.hang_seconds"),

@@ -5,7 +5,7 @@ import functools
 import jax.numpy as jnp
 
 from swaptalk_jax import backend, errors
-from swaptalk_jax.models.registry import build
+from swaptalk_jax.models.registry import build, remat_of
 from swaptalk_jax.weights import store
 
 TEACHER = "teacher_"  # begins the slots of a teacher's networks
@@ -48,7 +48,7 @@ def opened(config, taught=()):
     holds no such network.
     """
     network = functools.partial(
-        FinishedNetwork, dtype=backend.compute_dtype(config.precision), remat=config.remat
+        FinishedNetwork, dtype=backend.compute_dtype(config.precision), remat=remat_of(config)
     )
     places = dict(config.frozen)
     if "distil" in config:

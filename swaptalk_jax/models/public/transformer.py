@@ -5,6 +5,8 @@ import functools
 import flax.linen as nn
 import jax.numpy as jnp
 
+from swaptalk_jax.models.attention import attention
+
 gelu = functools.partial(nn.gelu, approximate=False)
 
 
@@ -22,9 +24,7 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x, known=None):
-        attention = nn.MultiHeadDotProductAttention(
-            self.heads, dtype=self.dtype, force_fp32_for_softmax=True, name="attention"
-        )
+        attend = attention(self.heads, self.dtype, name="attention")
         norm1 = nn.LayerNorm(1e-5, dtype=self.dtype, name="norm1")
         norm2 = nn.LayerNorm(1e-5, dtype=self.dtype, name="norm2")
         mask = None if known is None else known[:, None, None, :]
@@ -34,7 +34,7 @@ class Block(nn.Module):
             return nn.Dense(x.shape[-1], dtype=self.dtype, name="ffn2")(hidden)
 
         if self.post_norm:
-            x = norm1(x + attention(x, mask=mask))
+            x = norm1(x + attend(x, mask=mask))
             return norm2(x + ffn(x))
-        x = x + attention(norm1(x), mask=mask)
+        x = x + attend(norm1(x), mask=mask)
         return x + ffn(norm2(x))

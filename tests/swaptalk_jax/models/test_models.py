@@ -11,7 +11,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from swaptalk_jax.errors import CheckpointError
 from swaptalk_jax.models import registry
-from swaptalk_jax.models.blocks import group_count
+from swaptalk_jax.models.blocks import ResidualBlock, SelfAttention, group_count, remat
 from swaptalk_jax.models.discriminator import PatchDiscriminator
 from swaptalk_jax.models.expert import LipExpert, unit
 from swaptalk_jax.models.generator import Generator
@@ -253,6 +253,23 @@ def test_remat_leaves_the_parameter_tree_as_it_is(name):
     trees = [jax.eval_shape(net.init, jax.random.key(0), *inputs) for net in (network, again)]
     assert trees[0] == trees[1]
     assert "remat" in str(jax.make_jaxpr(again.apply)(trees[0], *inputs))
+
+
+@pytest.mark.parametrize(
+    ("network", "field", "between_tokens"), [(ResidualBlock, 8, 0), (SelfAttention, 2, 2)]
+)
+def test_remat_computes_no_convolution_or_dense_layer_again(network, field, between_tokens):
+    """But it keeps less: no norms, no activations, nothing of all pairs of tokens."""
+    x, products, kept = array(2, 8, 8, 8), [], []
+    for wanted in (False, True, "all"):
+        block = remat(network, wanted)(field, name="block")
+        params = block.init(jax.random.key(0), x)
+        _, back = jax.vjp(block.apply, params, x)
+        text = str(jax.make_jaxpr(lambda x: jax.vjp(block.apply, params, x)[1](x))(x))  # noqa: B023
+        products.append(text.count("conv_general_dilated[") + text.count("dot_general["))
+        kept.append(sum(leaf.nbytes for leaf in jax.tree.leaves(back)))
+    assert products[1] == products[0] + between_tokens < products[2]
+    assert 0.7 * kept[0] > kept[1] > kept[2]
 
 
 def test_an_image_that_does_not_fit_the_grid_is_refused():

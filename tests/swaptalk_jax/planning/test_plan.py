@@ -7,12 +7,14 @@ import sys
 from types import SimpleNamespace
 
 import jax
+import jax.numpy as jnp
 import pytest
 from places import ROOT
 
 from data_pipelines.loading import shapes
 from swaptalk_jax import errors, stages
-from swaptalk_jax.costs import chips, count
+from swaptalk_jax.costs import causes, chips, count
+from swaptalk_jax.models.blocks import Upsample
 from swaptalk_jax.planning import ahead, kept, search, targets
 from swaptalk_jax.planning.abstract import PEOPLE, Abstract
 
@@ -95,6 +97,18 @@ def test_what_ends_a_compilation_is_told():
         ahead.outcome(config, {}, 32, goal, 6)
 
 
+def test_estimates_leave_out_what_only_cpus_compute_so(monkeypatch):
+    """An enlarged image is one convolution on a GPU, and four smaller ones on a CPU."""
+
+    def convolutions():
+        x = jnp.zeros((1, 4, 4, 8))
+        return str(jax.make_jaxpr(Upsample(8).init)(jax.random.key(0), x)).count("_dilated[")
+
+    assert convolutions() == 5  # one of both, as long as nobody knows for what device
+    monkeypatch.setattr(jax.lax, "platform_dependent", ahead.not_of_a_cpu)
+    assert convolutions() == 1
+
+
 BUFFERS = """BufferAssignment:
 allocation 0: size 512, thread-local:
 allocation 1: size 4096, parameter 19, shape |f32[3,3,16,16]| at ShapeIndex {}, maybe-live-out:
@@ -141,7 +155,7 @@ def test_outcomes_are_kept_by_what_they_depend_on(tmp_path, monkeypatch):
             ("x",),
         ),
     )
-    outcome = ahead.Outcome(made, 5.0)
+    outcome = ahead.Outcome(made, 5.0, {"swap: norms": causes.Cause(0.0, 4.0, 0.5, 2)})
     known = kept.Outcomes(path)
     assert known.get(job) is None and known.put(job, outcome) is outcome
     larger = (*job[:4], 16, False)
@@ -216,7 +230,7 @@ for name, (planner, found) in zip(names, plan.work(planners, False, 2), strict=T
     made[name] = dataclasses.asdict(found.costs) | {
         "batch": found.batch, "fits": found.fits, "total": found.used,
         "parameters": sum(x.size for x in jax.tree.leaves(params)),
-        "bound": dataclasses.asdict(found.bound), "report": plan.report(found),
+        "bound": dataclasses.asdict(found.bound), "report": plan.report(found, True),
         "table": plan.table([found]),
     }
 print(json.dumps(made))
@@ -268,13 +282,15 @@ def test_microbatches_cost_together_what_the_batch_costs(plans):
 def test_report_and_table_say_that_it_is_an_estimate(plans):
     assert "expert on 8 x h100, batch 12 (2 a device)" in plans["whole"]["report"]
     assert "(estimate)" in plans["whole"]["report"] and "examples/s" in plans["whole"]["report"]
+    assert "kernels in turn" in plans["whole"]["report"]
+    assert "LipExpert: products" in plans["whole"]["report"]
     assert "h100 (estimate), remat off" in plans["whole"]["table"]
 
 
 def test_the_table_has_a_row_a_stage_and_a_column_a_machine():
     def made(stage, topology, remat, batch, seconds):
         work = count.Costs(seconds * chips.find("v5e").peak_flops, 0.0, None, {})
-        return plan.Plan(stage, targets.Target(*topology), remat, batch, 1.0, work, 60.0)
+        return plan.Plan(stage, targets.Target(*topology), remat, batch, 1.0, work, {}, 60.0)
 
     v5e, gpu = ("v5e:2x2", chips.find("v5e"), 4), ("gpu:h100x2", chips.find("h100"), 2, True)
     plans = [

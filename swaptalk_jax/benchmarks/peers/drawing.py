@@ -20,7 +20,7 @@ def line(row):
     spread = f"{min(row['ratios']):.2f} to {max(row['ratios']):.2f}"
     return (
         f"{row['name']:40} {row['peer']:17} {_seconds(ours):>12} {_seconds(theirs):>12}"
-        f"  {ratio:.2f}x ({spread}; {len(row['ratios'])} turns, a {row['unit']})"
+        f"  {ratio:.2f}x ({spread}; {len(row['ratios'])} turns, per {row['unit']})"
     )
 
 

@@ -72,7 +72,7 @@ def test_a_row_has_each_turn_of_both_sides_and_ratios_pair_by_pair(tmp_path, mon
     assert found["ours"] == [0.5, 2.0, 1.0] and found["theirs"] == [1.0, 2.0, 3.0]
     assert found["ratios"] == [2.0, 1.0, 3.0]  # the peer's time by ours: above 1, ours is faster
     assert found["facts"] == {"ours": {"parameters": 7}, "theirs": {"fields": {"shape": 3}}}
-    assert "2.00x (1.00 to 3.00; 3 turns, a image)" in drawing.line(found)
+    assert "2.00x (1.00 to 3.00; 3 turns, per image)" in drawing.line(found)
 
 
 def test_the_command_tells_writes_and_draws_every_row_of_the_peers_named(

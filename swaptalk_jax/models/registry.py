@@ -71,4 +71,4 @@ def named(slot, network=None):
 
 def remat_of(config):
     """The `remat` of `build` by config.remat and config.remat_all."""
-    return "all" if config.remat and config.remat_all else config.remat
+    return "all" if config.remat and config.get("remat_all", False) else config.remat

@@ -1,4 +1,4 @@
-"""What is compared with whom, and in which shapes: the paper's, and `small` for clips."""
+"""What is compared with whom, in which shapes: the paper's, for clips `small` and `live` too."""
 
 import dataclasses
 import functools
@@ -118,6 +118,7 @@ ROWS = [
     _windows("windows of codes / of JPEGs", "jpg_windows"),
     _windows("windows of codes / of mp4", "mp4_windows"),
     _chain(f"clip, small ({common.IMAGE_SIZE['small']} px) / RGB chain", "small", BATCH),
+    _chain(f"clip, live ({common.IMAGE_SIZE['live']} px) / RGB chain", "live", BATCH),
     _chain(f"clip, paper ({common.IMAGE_SIZE['paper']} px) / RGB chain", "paper", 1),
 ]
 CODES = common.IMAGE_SIZE["paper"]  # px of the pictures whose codes are loaded

@@ -19,7 +19,6 @@ devices is not counted.
 
 import concurrent.futures
 import dataclasses
-import importlib
 import os
 import time
 from pathlib import Path
@@ -32,6 +31,7 @@ from swaptalk_jax.configs import common
 from swaptalk_jax.costs import causes, count, roofline
 from swaptalk_jax.errors import RunError
 from swaptalk_jax.planning import ahead, kept
+from swaptalk_jax.planning.abstract import get_config, upstream
 from swaptalk_jax.planning.search import largest
 from swaptalk_jax.planning.targets import Target, target
 from swaptalk_jax.training import step
@@ -89,7 +89,7 @@ class Planner:
             self.config.remat = remat
         if self.config.precision == "auto":
             self.config.precision = "bfloat16"  # what "auto" means there
-        self.upstream = {name: get_config(name, self.config.size) for name in stages.registered()}
+        self.upstream = upstream(self.config.size)
 
     def least(self):
         """The step of the search for the largest batch: what fills all devices evenly."""
@@ -115,11 +115,6 @@ class Planner:
             return tried[n]
 
         return tried.get(largest(attempt, step.FEW, room(self.goal.chip, self.code)))
-
-
-def get_config(name, size):
-    """A stage's config at a size."""
-    return importlib.import_module(f"swaptalk_jax.configs.{name}").get_config(size)
 
 
 def room(chip, whole=False):

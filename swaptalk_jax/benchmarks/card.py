@@ -25,7 +25,7 @@ from swaptalk_jax.benchmarks import frames, random_stage, steps
 from swaptalk_jax.configs import common
 from swaptalk_jax.costs import count
 from swaptalk_jax.errors import RunError
-from swaptalk_jax.planning import ahead, search
+from swaptalk_jax.planning import abstract, ahead, search
 from swaptalk_jax.planning.targets import target
 from swaptalk_jax.training import setup
 
@@ -148,7 +148,7 @@ def infer(config, tell, seconds, memory):
 def plan(config, tell, seconds, memory):
     """FLOPs and memory traffic of a step as launch/plan.py counts them for a GPU, on a CPU."""
     del seconds, memory
-    config, upstream = config.copy_and_resolve_references(), random_stage.upstream(config.size)
+    config, upstream = config.copy_and_resolve_references(), abstract.upstream(config.size)
     config.precision = "bfloat16"
     size, batch_size = common.IMAGE_SIZE[config.size], config.train.batch_size
     outcome = ahead.outcome(config, upstream, size, target(PLANNED), batch_size)

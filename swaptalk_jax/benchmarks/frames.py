@@ -13,7 +13,7 @@ from swaptalk_jax.benchmarks import random_stage
 from swaptalk_jax.configs import common
 from swaptalk_jax.inference.edit import edit
 from swaptalk_jax.inference.swaptalk import SwapTalk
-from swaptalk_jax.planning.abstract import Abstract
+from swaptalk_jax.planning.abstract import Abstract, upstream
 from swaptalk_jax.weights import bundle, store
 
 CHUNKS = 4  # batches of frames in a turn
@@ -24,7 +24,7 @@ def write_bundle(config, folder):
 
     Returns the width of a token of sound.
     """
-    configs, size = random_stage.upstream(config.size), common.IMAGE_SIZE[config.size]
+    configs, size = upstream(config.size), common.IMAGE_SIZE[config.size]
     known = {}
     swap, sync = (
         Abstract(configs[name], configs.__getitem__, size, known=known) for name in ("swap", "sync")

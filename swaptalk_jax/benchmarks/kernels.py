@@ -3,14 +3,18 @@
 Each shape is one that a network has: at :tiny, or at the paper's size with images of 128 px.
 """
 
+import functools
+
 import flax.linen as nn
 import jax
 import numpy as np
 
 from swaptalk_jax import backend
-from swaptalk_jax.benchmarks.turns import in_turns, spread, timed
+from swaptalk_jax.benchmarks.steps import seconds
+from swaptalk_jax.benchmarks.turns import in_turns, spread
 from swaptalk_jax.models import blocks, kernels
 
+CALLS = 5  # of a turn
 # What, where, shape of the image, output channels, stride.
 CONVOLUTIONS = (
     ("few cells", "expert:tiny", (64, 2, 4, 128), 128, 1),
@@ -44,7 +48,8 @@ def _row(what, where, shape, ways, turns):
     for function, arguments in ways:
         compiled = backend.jit(function)
         jax.block_until_ready(compiled(*arguments))
-        ready.append(timed(compiled, *arguments))
+        call = functools.partial(compiled, *arguments)
+        ready.append(functools.partial(seconds, call, CALLS))
     pairs = np.array(in_turns(*ready, turns))
     ratios = pairs[:, 1] / pairs[:, 0]
     ms = np.median(pairs[:, 0]) * 1e3

@@ -1,23 +1,16 @@
 """A stage's real training step on random parameters and batches: for speed, never for losses."""
 
-import importlib
 import math
 
 import jax
 import numpy as np
 
-from swaptalk_jax import backend, stages
+from swaptalk_jax import backend
 from swaptalk_jax.configs import common
-from swaptalk_jax.planning.abstract import Abstract
+from swaptalk_jax.planning.abstract import Abstract, upstream
 from swaptalk_jax.training import sharding
 
 POOL = 1 << 20  # random numbers that fill all arrays, again and again
-
-
-def upstream(size):
-    """{stage: config} of all stages at a size."""
-    modules = {n: importlib.import_module(f"swaptalk_jax.configs.{n}") for n in stages.registered()}
-    return {name: module.get_config(size) for name, module in modules.items()}
 
 
 class RandomStage:

@@ -1,8 +1,5 @@
 """Two ways of the same work, measured in turns, so that a slower hour slows both."""
 
-import time
-
-import jax
 import numpy as np
 
 
@@ -17,18 +14,6 @@ def in_turns(ours, theirs, turns):
             first = ours()
             pairs.append((first, theirs()))
     return pairs
-
-
-def timed(function, *arguments, times=5):
-    """() -> seconds of one of `times` calls, the results of all waited for."""
-
-    def turn():
-        began = time.perf_counter()
-        for _ in range(times):
-            jax.block_until_ready(function(*arguments))
-        return (time.perf_counter() - began) / times
-
-    return turn
 
 
 def spread(values):

@@ -52,6 +52,27 @@ def by_size(size, **values):
     return values["paper" if full(size) else size]
 
 
+# The embedded set of a size.
+SYNTHETIC = {
+    "live": {
+        "identities": 224,
+        "val_identities": 24,
+        "frames": 16,
+        "triples": 1200,
+        "frame_size": 480,  # an aligned crop has 0.55 of a frame's side
+    },
+    "tiny": {"identities": 424, "val_identities": 24, "frames": 16, "triples": 2400},
+    "micro": {
+        "identities": 6,
+        "val_identities": 2,
+        "frames": 20,
+        "triples": 16,
+        "val_triples": 4,
+        "frame_size": 96,
+    },
+}
+
+
 def config(stage, size):
     """A config without model, loss and step counts.
 
@@ -77,19 +98,7 @@ def config(stage, size):
     c.remat = False
     c.remat_all = False
     c.compile_cache = below(c, "compiled")  # what XLA made, for a fast restart; "": none
-    c.data = {
-        # frames, clips, triples (data_pipelines.build); codes, swaps (swaptalk_jax.encode)
-        "root": below(c, "data" if stage in ("identity", "vqgan") else "codes"),
-        "extra": (),  # (root, weight) of more sets to train on, see data_pipelines/loading/roots.py
-        "workers": 8 if full(size) else 0,
-        "flip": stage == "vqgan",  # never where identity matters: faces are not symmetric
-        "resident": False,  # codes and features lie on the devices, cut over the mesh
-        "window": 5,  # frames that the expert sees (chosen)
-        "context": 5,  # tokens of sound (50 a second) on either side of a frame's middle (chosen)
-        # A name, or the folder of a speech network. The paper hears by HuBERT.
-        "features": public(c, "speech", "log_mel"),
-        "eval_examples": by_size(size, paper=1024, small=128, live=128, tiny=256, micro=4),
-    }
+    c.data = _data(c)
     c.train = {
         "log_every": 50,
         "eval_every": 500,
@@ -105,7 +114,7 @@ def config(stage, size):
     c.optimizer = {"default": adam(1e-4)}
     # What must stand first, in this order: "data", "codes" or stages. See training/upstream.py.
     c.needs = ()
-    c.build_upstream = size in ("live", "tiny", "micro")  # whether what is missing is built
+    c.build_upstream = size in SYNTHETIC  # whether what is missing is built
     c.build = build(size)
     # What stages have to agree on, with its value here. The command that builds something upstream
     # carries those of these fields that were set to something else.
@@ -116,6 +125,23 @@ def config(stage, size):
         ("data.window", c.data.window),
     )
     return c
+
+
+def _data(c):
+    """What a stage reads, and how."""
+    return {
+        # frames, clips, triples (data_pipelines.build); codes, swaps (swaptalk_jax.encode)
+        "root": below(c, "data" if c.stage in ("identity", "vqgan") else "codes"),
+        "extra": (),  # (root, weight) of more sets to train on, see data_pipelines/loading/roots.py
+        "workers": 8 if full(c.size) else 0,
+        "flip": c.stage == "vqgan",  # never where identity matters: faces are not symmetric
+        "resident": False,  # codes and features lie on the devices, cut over the mesh
+        "window": 5,  # frames that the expert sees (chosen)
+        "context": 5,  # tokens of sound (50 a second) on either side of a frame's middle (chosen)
+        # A name, or the folder of a speech network. The paper hears by HuBERT.
+        "features": public(c, "speech", "log_mel"),
+        "eval_examples": by_size(c.size, paper=1024, small=128, live=128, tiny=256, micro=4),
+    }
 
 
 def distillation():
@@ -177,36 +203,8 @@ def build(size):
     whose network is inswapper, for its proxy.
     """
     options = {"size": IMAGE_SIZE[size]}
-    if size == "tiny":
-        return options | {
-            "source": "synthetic",
-            "identities": 424,
-            "val_identities": 24,
-            "clips": 2,
-            "frames": 16,
-            "triples": 2400,
-        }
-    if size == "live":
-        return options | {
-            "source": "synthetic",
-            "identities": 224,
-            "val_identities": 24,
-            "clips": 2,
-            "frames": 16,
-            "triples": 1200,
-            "frame_size": 480,  # an aligned crop has 0.55 of a frame's side
-        }
-    if size == "micro":
-        return options | {
-            "source": "synthetic",
-            "identities": 6,
-            "val_identities": 2,
-            "frames": 20,
-            "clips": 2,
-            "triples": 16,
-            "val_triples": 4,
-            "frame_size": 96,
-        }
+    if size in SYNTHETIC:
+        return options | {"source": "synthetic", "clips": 2} | SYNTHETIC[size]
     if full(size):
         options |= {"triples": 109_000, "proxy": "classical"}
     if size == "paper":

@@ -5,6 +5,7 @@ optimizer, layout and step; only arrays are jax.ShapeDtypeStructs.
 """
 
 import functools
+import importlib
 import json
 import tempfile
 from pathlib import Path
@@ -23,6 +24,16 @@ from swaptalk_jax.weights import finished, store
 PEOPLE = Path("frames") / kinds.VERSION / "metadata.json"
 
 
+def get_config(name, size):
+    """A stage's config at a size."""
+    return importlib.import_module(f"swaptalk_jax.configs.{name}").get_config(size)
+
+
+def upstream(size):
+    """{stage: config} of all stages at a size."""
+    return {name: get_config(name, size) for name in stages.registered()}
+
+
 def reads(config):
     """Paths of the files that an Abstract takes shapes from where they are, sorted."""
     folders = {Path(folder) for folder in config.frozen.values() if folder}
@@ -32,7 +43,7 @@ def reads(config):
 
 
 class Abstract:
-    """What run.Run makes of a config, as shapes.
+    """What setup.Trainer makes of a config, as shapes.
 
     config: as training takes it, precision and remat included; what its folders hold is used, and
     what they lack is what `upstream` says. upstream: name of a stage -> the config that would train

@@ -24,13 +24,8 @@ FREE = {
     *("train.profile_step", "train.profile_steps"),
 }
 
-PLACES = (
-    "data.root",
-    "data.features",
-    "init_from",
-    "distil.teacher",
-    "frozen.",
-)  # they may be spelled in many ways
+# They may be spelled in many ways.
+PLACES = ("data.root", "data.features", "init_from", "distil.teacher", "frozen.")
 
 TOLD = 6  # differences in one line
 

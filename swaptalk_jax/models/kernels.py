@@ -11,6 +11,10 @@ What XLA does slowly on CPUs (jax 0.10, times of two cores; `python -m swaptalk_
 - The image's gradient of a strided convolution: XLA convolves an image that is mostly zeros. Here
   one matrix product gives every tap's part, which is added where the tap lay. The kernel's
   gradient is one matrix product a tap, where channels are many.
+- The kernel's gradient of few images: XLA makes examples the channels of a convolution, and one to
+  three are too few for its vectors. Here each image is cut into strips, which count as examples.
+- 3x3 convolutions of many cells and channels: Winograd's way (`winograd.py`) needs a quarter of the
+  multiplications, forward and in both gradients.
 - A 3x3 convolution of an image that was enlarged x2: four 2x2 convolutions of the small one give
   the same with 4/9 of the arithmetic.
 """
@@ -22,7 +26,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from swaptalk_jax.models import winograd
+
 LAYOUT = ("NHWC", "HWIO", "NHWC")
+EXAMPLES = 8  # of a kernel's gradient at full speed; below half of it, images are cut into strips
 WIDE = 128  # channels from which a tap of a strided kernel is a matrix product worth its slice
 
 
@@ -45,8 +52,8 @@ def conv(x, kernel, strides, padding, **options):
     if isinstance(padding, str):
         padding = jax.lax.padtype_to_pads(grid, taps, strides, padding)
     padding = tuple((int(low), int(high)) for low, high in padding)
-    small = _swapped(taps, grid)
-    if strides == (1, 1) and not small:
+    fast = _swapped(taps, grid) or _tiled(x.shape, kernel.shape, strides, padding)
+    if strides == (1, 1) and not fast and _strips(x.shape, taps, padding) == 1:
         return plain(x, kernel)
     return _conv(x, kernel, strides, padding, options.get("precision"))
 
@@ -64,14 +71,7 @@ def upsampled_conv(x, kernel, strides, padding, **options):
         rows = []
         for i, of_row in enumerate(_pairs(kernel, 0)):
             row = [
-                jax.lax.conv_general_dilated(
-                    x,
-                    of_cell,
-                    (1, 1),
-                    ((1 - i, i), (1 - j, j)),
-                    dimension_numbers=LAYOUT,
-                    precision=options.get("precision"),
-                )
+                conv(x, of_cell, (1, 1), ((1 - i, i), (1 - j, j)), **options)
                 for j, of_cell in enumerate(_pairs(of_row, 1))
             ]
             rows.append(jnp.stack(row, axis=3))
@@ -98,6 +98,12 @@ def _pairs(kernel, axis):
     return join([first, middle + last]), join([first + middle, last])
 
 
+def _tiled(shape, kernel, strides, padding, tiles=winograd.TILES):
+    """Whether a convolution is done Winograd's way."""
+    same = strides == (1, 1) and padding == ((1, 1), (1, 1))
+    return same and winograd.suits(shape, kernel, tiles)
+
+
 def _swapped(taps, grid):
     """Whether XLA takes the image for the kernel: more taps than cells."""
     return math.prod(taps) > math.prod(grid)
@@ -106,6 +112,9 @@ def _swapped(taps, grid):
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
 def _conv(x, kernel, strides, padding, precision):
     plain = _plain(strides, padding, precision)
+    if _tiled(x.shape, kernel.shape, strides, padding):
+        tiled = functools.partial(winograd.conv, precision=precision)
+        return jax.lax.platform_dependent(x, kernel, cpu=tiled, default=plain)
     if not _swapped(kernel.shape[:2], x.shape[1:3]):
         return plain(x, kernel)
 
@@ -131,17 +140,36 @@ def _backward(strides, padding, precision, kept, g):
     def derived(x, kernel, g):
         return jax.vjp(plain, x, kernel)[1](g)
 
-    def by_taps(x, kernel, g):
-        if max(strides) > 1 and x.shape[-1] >= WIDE:
-            of_kernel = _kernel_gradient(x, kernel.shape, g, strides, padding, precision)
-        else:
-            (of_kernel,) = jax.vjp(lambda kernel: plain(x, kernel), kernel)[1](g)
-        return _image_gradient(x.shape, kernel, g, strides, padding, precision), of_kernel
+    def for_cpu(x, kernel, g):
+        return (
+            _image_gradient(x.shape, kernel, g, strides, padding, precision),
+            _kernel_gradient(x, kernel, g, strides, padding, precision),
+        )
 
-    return jax.lax.platform_dependent(*kept, g, cpu=by_taps, default=derived)
+    return jax.lax.platform_dependent(*kept, g, cpu=for_cpu, default=derived)
 
 
 _conv.defvjp(_forward, _backward)
+
+
+def _strips(shape, taps, padding):
+    """Strips of an image [b h w c] for a kernel's gradient: 1 where examples are enough."""
+    examples, height = shape[0], shape[1] + sum(padding[0]) - taps[0] + 1  # of the result
+    if examples >= EXAMPLES // 2 or math.prod(taps) == 1:
+        return 1
+    return math.gcd(EXAMPLES // examples, height)
+
+
+def _gradient_of_strips(x, kernel, g, padding, precision):
+    """The gradient by a kernel of stride 1; strips of the image stand for examples."""
+    count = _strips(x.shape, kernel.shape[:2], padding)
+    rows = g.shape[1] // count
+    padded = jax.lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), (*padding[0], 0), *[(0, 0, 0)] * 2])
+    reach = rows + kernel.shape[0] - 1
+    strips = [padded[:, i * rows : i * rows + reach] for i in range(count)]
+    plain = _plain((1, 1), ((0, 0), padding[1]), precision)
+    _, pull = jax.vjp(lambda kernel: plain(jnp.concatenate(strips), kernel), kernel)
+    return pull(jnp.concatenate(jnp.split(g, count, axis=1)))[0]
 
 
 def _plain(strides, padding, precision):
@@ -166,7 +194,33 @@ def _edges(padding):
     return [(low, high, 0) for low, high in padding]
 
 
-def _kernel_gradient(x, shape, g, strides, padding, precision):
+def _kernel_gradient(x, kernel, g, strides, padding, precision):
+    taps = kernel.shape[:2]
+    if max(strides) > 1 and x.shape[-1] >= WIDE:
+        return _product_a_tap(x, kernel.shape, g, strides, padding, precision)
+    if _tiled(x.shape, kernel.shape, strides, padding, winograd.TILES_OF_GRADIENT):
+        by = functools.partial(winograd.conv, x, precision=precision)
+    elif max(strides) == 1 and not _swapped(taps, x.shape[1:3]):
+        return _gradient_of_strips(x, kernel, g, padding, precision)
+    else:
+        by = functools.partial(_plain(strides, padding, precision), x)
+    return jax.vjp(by, kernel)[1](g)[0]
+
+
+def _image_gradient(shape, kernel, g, strides, padding, precision):
+    if max(strides) > 1 or _swapped(kernel.shape[:2], shape[1:3]):
+        return _parts_of_taps(shape, kernel, g, strides, padding, precision)
+    turned = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
+    if _tiled(g.shape, turned.shape, strides, padding):
+        return winograd.conv(g, turned, precision)
+    plain = _plain(strides, padding, precision)
+    (transposed,) = jax.linear_transpose(
+        lambda x: plain(x, kernel), jax.ShapeDtypeStruct(shape, g.dtype)
+    )(g)
+    return transposed
+
+
+def _product_a_tap(x, shape, g, strides, padding, precision):
     """One matrix product a tap."""
     return jnp.stack(
         [
@@ -176,7 +230,7 @@ def _kernel_gradient(x, shape, g, strides, padding, precision):
     ).reshape(shape)
 
 
-def _image_gradient(shape, kernel, g, strides, padding, precision):
+def _parts_of_taps(shape, kernel, g, strides, padding, precision):
     """One matrix product for all taps; each tap's part is added where the tap lay."""
     columns = jnp.tensordot(
         g, kernel.reshape(-1, kernel.shape[-1]), ((3,), (1,)), precision=precision

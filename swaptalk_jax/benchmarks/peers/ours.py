@@ -1,7 +1,9 @@
 """Our side of each comparison: (settle, work, facts) of shapes that the peer is given too.
 
 Networks have random weights; a step is training/step.py's, with a plain objective that both sides
-share. settle() makes ready for a fair turn, work() is what is timed.
+share. settle() makes ready for a fair turn, work() is what is timed. Networks settle by the work
+itself: a virtual machine may take memory back that lies idle while the other side has its turn, and
+to get it anew costs seconds that no step in a row of steps pays.
 """
 
 import functools
@@ -71,7 +73,11 @@ def forward(made, fields):
     params = random_parameters(network, *inputs)
     run = backend.jit(lambda params, *inputs: network.apply({"params": params}, *inputs))
     inputs = jax.device_put(inputs)
-    return _nothing, lambda: jax.block_until_ready(run(params, *inputs)), _facts(params)
+
+    def work():
+        jax.block_until_ready(run(params, *inputs))
+
+    return work, work, _facts(params)
 
 
 def step(made, fields):
@@ -91,7 +97,7 @@ def step(made, fields):
         state, metrics = update(state, {}, inputs)
         jax.block_until_ready((state, metrics))
 
-    return _nothing, work, _facts(params)
+    return work, work, _facts(params)
 
 
 def chain(fields):
@@ -129,7 +135,11 @@ def chain(fields):
         return nets["vqgan"].apply(vqgan, spoken, method="decode")
 
     run = backend.jit(frames)
-    return _nothing, lambda: jax.block_until_ready(run(params, image, z, z, sound)), _facts(params)
+
+    def work():
+        jax.block_until_ready(run(params, image, z, z, sound))
+
+    return work, work, _facts(params)
 
 
 def windows(fields):
@@ -168,7 +178,3 @@ def _drawn(shape):
 
 def _facts(params):
     return {"parameters": sum(x.size for x in jax.tree.leaves(params))}
-
-
-def _nothing():
-    """No preparation before a turn."""

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from swaptalk_jax.models import blocks, kernels
+from swaptalk_jax.models import blocks, kernels, winograd
 
 LAYOUT = {"dimension_numbers": kernels.LAYOUT}
 
@@ -58,6 +58,50 @@ def test_conv_is_that_of_xla(grid, taps, stride, padding):
         return jax.lax.conv_general_dilated(x, kernel, strides, padding, **LAYOUT)
 
     same(lambda x, k: kernels.conv(x, k, strides, padding, **LAYOUT), plain, x, kernel)
+
+
+@pytest.mark.parametrize(("examples", "height"), [(1, 16), (1, 12), (2, 8), (3, 6), (4, 8)])
+@pytest.mark.parametrize("padding", ["SAME", "VALID", ((0, 1), (2, 0))])
+def test_gradients_of_few_examples(examples, height, padding):
+    x, kernel = arrays((examples, height, 5, 3), (3, 3, 3, 4))
+
+    def plain(x, kernel):
+        return jax.lax.conv_general_dilated(x, kernel, (1, 1), padding, **LAYOUT)
+
+    same(lambda x, k: kernels.conv(x, k, (1, 1), padding, **LAYOUT), plain, x, kernel)
+
+
+@pytest.mark.parametrize("grid", [(16, 16), (8, 20)])
+def test_tiles_are_a_convolution(grid, monkeypatch):
+    for name in ("CHANNELS", "TILES", "TILES_OF_GRADIENT"):
+        monkeypatch.setattr(winograd, name, 4)
+    monkeypatch.setattr(kernels._tiled, "__defaults__", (4,))
+    x, kernel = arrays((2, *grid, 5), (3, 3, 5, 4))
+
+    def plain(x, kernel):
+        return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", **LAYOUT)
+
+    def own(x, kernel):
+        return kernels.conv(x, kernel, (1, 1), "SAME", **LAYOUT)
+
+    pairs = zip(with_gradients(own, x, kernel), with_gradients(plain, x, kernel), strict=True)
+    for made, wanted in pairs:
+        assert np.abs(made - wanted).max() < 1e-3 * np.std(wanted)
+    assert "dot_general" in jax.jit(own).lower(x, kernel).as_text()  # not XLA's convolution
+
+
+@pytest.mark.parametrize(
+    ("shape", "kernel", "suited"),
+    [
+        ((4, 32, 32, 128), (3, 3, 128, 128), True),
+        ((4, 32, 30, 128), (3, 3, 128, 128), False),  # tiles do not fit
+        ((4, 16, 16, 512), (3, 3, 512, 512), False),  # too few cells
+        ((4, 64, 64, 64), (3, 3, 64, 128), False),  # too few channels
+        ((4, 32, 32, 128), (1, 1, 128, 128), False),
+    ],
+)
+def test_which_convolutions_are_tiled(shape, kernel, suited):
+    assert winograd.suits(shape, kernel) == suited
 
 
 @pytest.mark.parametrize("grid", [(1, 1), (2, 2), (2, 4), (1, 7)])

@@ -32,7 +32,7 @@ def swap_then_sync(fields):
             masked[:, :, LIPS // 2 :] = 0
             sync(sound, torch.cat([masked, swapped], dim=1))
 
-    return settings.nothing, work, settings.facts(known, swap, sync)
+    return work, work, settings.facts(known, swap, sync)
 
 
 def _ready(module):

@@ -30,7 +30,7 @@ def forward(module, *inputs):
         with torch.inference_mode():
             module(*inputs)
 
-    return nothing, work
+    return work, work
 
 
 def step(module, loss, *inputs):
@@ -44,13 +44,9 @@ def step(module, loss, *inputs):
         loss(module, *inputs).backward()
         adam.step()
 
-    return nothing, work
+    return work, work
 
 
 def last(x):
     """Pictures [b c h w] in channels last; other tensors as they are."""
     return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
-
-
-def nothing():
-    """No preparation before a turn."""

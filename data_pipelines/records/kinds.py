@@ -31,7 +31,8 @@ if TYPE_CHECKING:  # it takes a second to import, so only those who declare reco
 VERSION = "1.0.0"
 
 # What the metadata of a kind must say. `identities`: names, position = the integer in the
-# records. `fingerprint`: of the VQGAN that made the codes. `grid`: [h, w] of a frame's codes.
+# records. `fingerprint`: of the VQGAN that made the codes. `grid`: [h, w] of a frame's codes
+# (w counts the codes of a row, of which a cell may have several).
 REQUIRED = {
     "frames": ("size", "identities"),
     "clips": ("size", "identities"),

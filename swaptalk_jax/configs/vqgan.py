@@ -19,6 +19,7 @@ Where the smaller sizes depart from the paper:
 - small, tiny: f = 4; micro: f = 2. The paper has f = 16 and 8, live f = 16.
 - small, live, tiny: the outermost convolutions read and write patches of 2 x 2 pixels, live of
   4 x 4.
+- small, live, tiny, micro: two codes a cell, the second for what the first one leaves (`depth`).
 - small, live, tiny, micro: a linear shortcut from pixels to z and back, no attention, one block a
   level.
 - small, live, tiny, micro: embeddings of 64 or 16 numbers for 256; codebooks of 1024 (small) or 32
@@ -79,6 +80,7 @@ def model(size):
         multipliers=(1, 2),
         patch=2,
         shortcut=True,
+        depth=2,
         blocks=1,
         attention=False,
         embed_dim=64,
@@ -96,6 +98,7 @@ def model(size):
                 attention=True,
                 embed_dim=256,
                 codes=2048,
+                depth=1,
             ),
             small=dict(least, width=32, codes=1024),
             live=dict(least, width=24, multipliers=(1, 1, 2), patch=4, codes=2048),

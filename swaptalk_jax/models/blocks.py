@@ -28,7 +28,7 @@ def remat(module, wanted):
 
 def _dear(primitive, *_, **options):
     """Whether remat keeps what a primitive made: convolutions, products without batch axes."""
-    if primitive.name == "conv_general_dilated":
+    if primitive.name == "conv_general_dilated" or options.get("name") == kernels.NAME:
         return True
     return primitive.name == "dot_general" and not options["dimension_numbers"][1][0]
 

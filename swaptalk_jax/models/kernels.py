@@ -25,9 +25,11 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.ad_checkpoint import checkpoint_name
 
 from swaptalk_jax.models import winograd
 
+NAME = "convolution"  # of results, for policies of jax.checkpoint
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 EXAMPLES = 8  # of a kernel's gradient at full speed; below half of it, images are cut into strips
 WIDE = 128  # channels from which a tap of a strided kernel is a matrix product worth its slice
@@ -55,7 +57,8 @@ def conv(x, kernel, strides, padding, **options):
     fast = _swapped(taps, grid) or _tiled(x.shape, kernel.shape, strides, padding)
     if strides == (1, 1) and not fast and _strips(x.shape, taps, padding) == 1:
         return plain(x, kernel)
-    return _conv(x, kernel, strides, padding, options.get("precision"))
+    result = _conv(x, kernel, strides, padding, options.get("precision"))
+    return checkpoint_name(result, NAME)  # a policy of remat sees no convolution in `_conv`
 
 
 def upsampled_conv(x, kernel, strides, padding, **options):

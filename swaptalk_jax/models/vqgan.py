@@ -94,18 +94,22 @@ class VQGAN(nn.Module):
     Images are float32 [b H W 3] in [-1, 1], H a multiple of 2f, W of f, with
     f = factor(multipliers, patch). Grids are h = H/f by w = W/f; rows [:h/2] belong to
     `codebook_upper` (C^U), rows [h/2:] to `codebook_lower` (C^B).
-    Parameters: encoder, decoder, to_rgb, codebook_upper and codebook_lower [codes embed_dim].
+    Parameters: encoder, decoder, to_rgb, codebook_upper and codebook_lower [depth*codes embed_dim].
+    Codes are [b h w*depth]: those of a cell stand side by side.
     Codebooks start uniform in +-1/codes, as in VQGAN: far too near to each other to stay in use,
     so training has to restart unused codes from encoder outputs.
 
     patch: the first convolution reads, and the last one writes, blocks of patch x patch pixels
         (space to depth). 1 in the paper; 2 spares a CPU the level of most pixels.
-    shortcut: also a linear way from the pixels of a cell to z and back. It starts as the means of
-        as many parts of the cell as z has room for, while both networks start at zero, so training
-        starts from codes that are patches (after DC-AE's residual autoencoding, Chen et al. 2025;
-        not in the paper).
+    shortcut: also a linear way from the pixels of a cell to z, and from a cell and its neighbours
+        back to pixels. It starts as the means of as many parts of the cell as z has room for, while
+        both networks start at zero, so training starts from codes that are patches (after DC-AE's
+        residual autoencoding, Chen et al. 2025; not in the paper).
     blocks: residual blocks a level in the encoder; the decoder has one more.
     attention: self-attention at the deepest level and in the middle.
+    depth: codes of a cell. 1 in the paper; with more, each code stands for what those before it
+        left over, and z_q is their sum (residual quantisation, Lee et al. 2022). Each half's
+        codebook then has `codes` rows for each of them, one after the other.
     remat: what each block computes again on the way back, see blocks.remat.
     """
 
@@ -117,11 +121,12 @@ class VQGAN(nn.Module):
     attention: bool = True
     embed_dim: int = 256
     codes: int = 2048
+    depth: int = 1
     remat: bool | str = False
     dtype: jnp.dtype = jnp.float32
 
     def setup(self):
-        shape = (self.codes, self.embed_dim)
+        shape = (self.depth * self.codes, self.embed_dim)
         self.codebook_upper = self.param("codebook_upper", self._uniform, shape)
         self.codebook_lower = self.param("codebook_lower", self._uniform, shape)
         common = dict(
@@ -139,8 +144,11 @@ class VQGAN(nn.Module):
         if self.shortcut:
             means = _pixel_means(factor(self.multipliers, self.patch), self.embed_dim)
             self.pixels_to_z = nn.Dense(means.shape[1], kernel_init=_constant(means))
-            spread = np.sign(means.T)
-            self.z_to_pixels = nn.Dense(means.shape[0], kernel_init=_constant(spread))
+            spread = np.zeros((3, 3, *means.T.shape))
+            spread[1, 1] = np.sign(means.T)
+            self.z_to_pixels = Conv(
+                means.shape[0], (3, 3), dtype=jnp.float32, kernel_init=_constant(spread)
+            )
 
     @staticmethod
     def _uniform(rng, shape):
@@ -165,20 +173,23 @@ class VQGAN(nn.Module):
         return z + self.pixels_to_z(to_patches(image, f)) if self.shortcut else z
 
     def nearest(self, z):
-        """z float32 [b h w d] -> codes int32 [b h w]: the code of least squared L2 distance.
+        """z float32 [b h w d] -> codes int32 [b h w*depth]: those of least squared L2 distance.
 
         |z|^2 - 2 z.c + |c|^2, less |z|^2, which is the same for all codes of a position.
         """
         pairs = zip(halves(z), (self.codebook_upper, self.codebook_lower), strict=True)
-        return jnp.concatenate([_nearest(half, codebook) for half, codebook in pairs], axis=-2)
+        found = [
+            _nearest_sum(half, codebook.reshape(self.depth, self.codes, -1))
+            for half, codebook in pairs
+        ]
+        return jnp.concatenate(found, axis=-2)
 
     def lookup(self, codes):
-        """codes, any integer dtype [... h w] -> z_q float32 [... h w d], the VQ-embedding."""
+        """codes, any integer dtype [... h w*depth] -> z_q float32 [... h w d], the VQ-embedding."""
         middle = codes.shape[-2] // 2
-        codes = codes.astype(jnp.int32)
-        return join(
-            self.codebook_upper[codes[..., :middle, :]], self.codebook_lower[codes[..., middle:, :]]
-        )
+        codes = codes.astype(jnp.int32).reshape(*codes.shape[:-1], -1, self.depth)
+        upper, lower = codes[..., :middle, :, :], codes[..., middle:, :, :]
+        return join(self.codebook_upper[upper].sum(-2), self.codebook_lower[lower].sum(-2))
 
     def trunk(self, z_q):
         """z_q [b h w d] -> [b H/p W/p width * multipliers[0]], the input of `paint`; p = patch."""
@@ -197,7 +208,7 @@ class VQGAN(nn.Module):
         return self.paint(self.trunk(z_q), z_q)
 
     def __call__(self, image):
-        """image [b H W 3] -> (reconstruction [b H W 3], z, z_q [b h w d], codes int32 [b h w]).
+        """image [b H W 3] -> (reconstruction [b H W 3], z, z_q [b h w d], codes [b h w*depth]).
 
         The decoder sees z + sg(z_q - z), so the encoder gets the decoder's gradient; z_q itself is
         the codebook rows, through which the codebook loss (eq. 4) reaches the codebooks.
@@ -222,6 +233,16 @@ def _pixel_means(f, dim):
     part = np.arange(f) * q // f
     place = (part[:, None] * q + part)[..., None] * 3 + np.arange(3)
     return np.eye(3 * q * q, dim)[place.reshape(-1)] * (q / f) ** 2
+
+
+def _nearest_sum(z, codebooks):
+    """z [... w d], codebooks [depth n d] -> int32 [... w*depth]: each code of what is left over."""
+    found = []
+    for level, codebook in enumerate(codebooks):
+        codes = _nearest(z, codebook)
+        found.append(codes + level * len(codebook))
+        z = z - codebook[codes]
+    return jnp.stack(found, axis=-1).reshape(*z.shape[:-2], -1)
 
 
 def _nearest(z, codebook):

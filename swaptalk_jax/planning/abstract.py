@@ -112,7 +112,8 @@ class Abstract:
                 known["embedding"] = jax.eval_shape(network.apply, params, image).shape[-1]
             if network.name == "vqgan":
                 encode = functools.partial(network.apply, method="encode")
-                known["grid"] = jax.eval_shape(encode, params, image).shape[1:3]
+                _, h, w, _ = jax.eval_shape(encode, params, image).shape
+                known["grid"] = h, w * network.model.depth
         return known
 
     def batch(self, size, layout=None):

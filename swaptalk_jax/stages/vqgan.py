@@ -45,7 +45,8 @@ class VQGANStage(Stage):
         first, second = jax.random.split(rng)
         vqgan = self.vqgan.init(first, image)["params"]
         # All are due: what the first batch leaves unused starts as one of its encoder outputs.
-        due = jnp.full(self.vqgan.codes, self.config.loss.restart_after, jnp.float32)
+        rows = len(vqgan["codebook_upper"])
+        due = jnp.full(rows, self.config.loss.restart_after, jnp.float32)
         params = {
             "vqgan": vqgan,
             "discriminator": self.discriminator.init(second, image)["params"],
@@ -151,7 +152,8 @@ class VQGANStage(Stage):
             metrics[f"codes_alive_{half}"] = jnp.mean(
                 params["code_age"][half] < c.restart_after, dtype=jnp.float32
             )
-            metrics[f"perplexity_{half}"] = perplexity(part, self.vqgan.codes)
+            first = part.reshape(-1, self.vqgan.depth)[:, 0]
+            metrics[f"perplexity_{half}"] = perplexity(first, self.vqgan.codes)
         metrics |= details | {"psnr": jnp.mean(psnr(image, result))}
         return total + adversarial, (metrics, {"codes": codes, "z": stop(z)})
 
@@ -193,16 +195,22 @@ class VQGANStage(Stage):
         vqgan, ages, means, renewed = dict(params["vqgan"]), {}, {}, {}
         halved = zip(HALVES, halves(aux["codes"][..., None]), halves(aux["z"]), strict=True)
         for half, codes, z in halved:
-            weights = self.cell_weights(half, codes.shape[:3]).reshape(-1)
-            codes, z = codes.reshape(-1), z.reshape(-1, z.shape[-1])
-            book = vqgan[f"codebook_{half}"]
+            depth, book = self.vqgan.depth, vqgan[f"codebook_{half}"]
+            cells = self.cell_weights(half, z.shape[:3]).reshape(-1)
+            codes, z = codes.reshape(-1, depth), z.reshape(-1, z.shape[-1])
+            # What each code stands for: z without the codes before it.
+            before = jnp.cumsum(book[codes], axis=1) - book[codes]
+            meant = z[:, None] - before
+            level = jnp.arange(len(book)) // self.vqgan.codes
+            weights, codes = jnp.repeat(cells, depth), codes.reshape(-1)
             count = jax.ops.segment_sum(weights, codes, len(book))
             age = jnp.where(count > 0, 0.0, params["code_age"][half] + 1.0)
             dead = age > c.restart_after
             rng, key = jax.random.split(rng)
-            fresh = z[jax.random.choice(key, len(z), (len(book),), p=weights / weights.sum())]
+            drawn = jax.random.choice(key, len(z), (len(book),), p=cells / cells.sum())
+            fresh, meant = meant[drawn, level], meant.reshape(-1, z.shape[-1])
             if c.codebook_decay:
-                total = jax.ops.segment_sum(weights[:, None] * z, codes, len(book))
+                total = jax.ops.segment_sum(weights[:, None] * meant, codes, len(book))
                 known, d = params["code_means"][half], c.codebook_decay
                 count = d * known["count"] + (1.0 - d) * count
                 total = d * known["sum"] + (1.0 - d) * total

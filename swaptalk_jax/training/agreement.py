@@ -78,7 +78,8 @@ def check_upstream(config):
                 f"config.model.{name}.embed_dim = {model[name].embed_dim}, but the VQGAN in"
                 f" {config.frozen.vqgan} has {vqgan['embed_dim']}",
             )
-    grid = tuple(reader.metadata(data.root, "swaps" if "swap" in model else "codes")["grid"])
+    height, codes = reader.metadata(data.root, "swaps" if "swap" in model else "codes")["grid"]
+    grid = height, codes // vqgan.get("depth", 1)
     if "swap" in model:
         _agree(
             tuple(model.swap.grid) == grid,

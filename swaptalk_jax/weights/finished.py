@@ -32,8 +32,9 @@ class FinishedNetwork:
         return store.load_network(self.folder)[0][self.key]
 
     def empty(self, codes):
-        """Zeros of the shape of the VQ-embeddings of codes [... h w], to initialise networks."""
-        return jnp.zeros((*codes.shape, self.model.embed_dim))
+        """Zeros like the VQ-embeddings of codes [... h w*depth], to initialise networks."""
+        cells = codes.shape[-1] // self.model.depth
+        return jnp.zeros((*codes.shape[:-1], cells, self.model.embed_dim))
 
     def apply(self, params, *args, **kwargs):
         """The model's apply on its own parameters."""

@@ -31,7 +31,8 @@ def latent_space(pipe, validation):
         results = pipe.decode(pipe.lookup(codes[rows]))
         tally.add({"vqgan/psnr": psnr(images, results)})
         pictures += [pair for *pair, i in zip(images, results, rows, strict=True) if i in shown]
-    middle, known = codes.shape[1] // 2, pipe.config["model"]["vqgan"]["codes"]
+    shape = pipe.config["model"]["vqgan"]
+    middle, known = codes.shape[1] // 2, shape["codes"] * shape.get("depth", 1)
     used = {
         "vqgan/codes_used_upper": len(np.unique(codes[:, :middle])) / known,
         "vqgan/codes_used_lower": len(np.unique(codes[:, middle:])) / known,

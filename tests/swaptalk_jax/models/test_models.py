@@ -213,6 +213,25 @@ def test_codes_survive_lookup_and_nearest():
     np.testing.assert_array_equal(apply(params, codes[None], method="lookup")[0], z_q)  # a window
 
 
+def test_the_second_code_of_a_cell_stands_for_what_the_first_one_leaves():
+    model = VQGAN(**TINY_VQGAN, attention=False, depth=2)
+    image, z = array(1, 4, 4, 3), array(2, 4, 4, 8)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), image)["params"]
+    params = {"params": jax.tree.map(lambda x: array(*x.shape, seed=x.size), shapes)}
+    codes = model.apply(params, z, method="nearest")
+    assert codes.shape == (2, 4, 8)
+    for half, rows in (("upper", slice(0, 2)), ("lower", slice(2, 4))):
+        left, book = z[:, rows], params["params"][f"codebook_{half}"]
+        assert book.shape == (32, 8)
+        for level in range(2):
+            part = book[16 * level : 16 * (level + 1)]
+            number = ((left[..., None, :] - part) ** 2).sum(-1).argmin(-1)
+            np.testing.assert_array_equal(codes[:, rows, level::2], number + 16 * level)
+            left = left - part[number]
+        z_q = model.apply(params, codes, method="lookup")[:, rows]
+        np.testing.assert_allclose(z_q, z[:, rows] - left, atol=1e-5)
+
+
 def last_convolution(vqgan, hidden):
     """The way to call `to_rgb`, a submodule that exists only inside `apply`."""
     return vqgan.to_rgb(hidden)

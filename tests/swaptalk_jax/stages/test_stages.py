@@ -204,6 +204,49 @@ def test_a_restarted_row_moves_as_a_row_of_a_new_run_does():
     assert optim.forget(tx, state, params, {}) is state
 
 
+def test_running_averages_find_both_codes_of_a_cell():
+    config = vqgan.get_config("micro")
+    frozen = {slot: Doubled(slot) for slot in ("recogniser", "perceptual")}
+    stage = stages.make(config, frozen, {"identities": ["ann"] * 3})
+    count, dim = config.model.vqgan.depth * config.model.vqgan.codes, config.model.vqgan.embed_dim
+    assert config.model.vqgan.depth == 2
+    book, age = jnp.full((count, dim), 1e-3), jnp.full(count, config.loss.restart_after)
+    params = {
+        "vqgan": {f"codebook_{half}": book for half in ("upper", "lower")},
+        "code_age": {half: age for half in ("upper", "lower")},
+        "code_means": {
+            half: {"count": jnp.ones(count), "sum": book} for half in ("upper", "lower")
+        },
+    }
+    z = jax.random.normal(jax.random.key(0), (2, 16, 16, dim)) ** 3  # 256 vectors a half
+
+    @jax.jit
+    def step(params, key):
+        own = {"params": params["vqgan"]}
+        codes = stage.vqgan.apply(own, z, method="nearest")
+        z_q = stage.vqgan.apply(own, codes, method="lookup")
+        moved, _ = stage.after_update(params, {"codes": codes, "z": z}, key)
+        return moved, jnp.mean(jnp.square(z - z_q))
+
+    errors = []
+    for key in jax.random.split(jax.random.key(1), 120):
+        params, error = step(params, key)
+        errors.append(float(error))
+    alone = kmeans_error(np.asarray(z[:, :8]).reshape(-1, dim), config.model.vqgan.codes)
+    assert errors[-1] < 0.7 * alone < errors[0]
+
+
+def kmeans_error(z, count):
+    """Mean squared error of vectors [n d] on `count` codes, one each: Lloyd's algorithm."""
+    codes = z[:count]
+    for _ in range(30):
+        nearest = ((z[:, None] - codes) ** 2).sum(-1).argmin(-1)
+        codes = np.stack(
+            [z[nearest == i].mean(0) if (nearest == i).any() else codes[i] for i in range(count)]
+        )
+    return ((z - codes[nearest]) ** 2).mean()
+
+
 # The recogniser's augmentation.
 
 

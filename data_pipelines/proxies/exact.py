@@ -1,13 +1,23 @@
-"""The proxy swapper of the embedded set: the source's head drawn anew in the target's pose."""
+"""The proxy swapper of the embedded set: the source's inner face, drawn in the target's head."""
 
+import dataclasses
 import functools
 
 from data_pipelines.faces import align
 from data_pipelines.synthetic import sampling
 
 
+# Traits that stay the target's, as with Roop and inswapper: the outline of the head and what lies
+# outside of it. So nothing beyond the face has to be drawn anew.
+KEPT = (
+    *("head_width", "cheek", "jaw", "chin", "ears", "neck"),
+    *("hair_light", "hair_red", "hair_gray", "hair_line", "hair_volume", "hair_length"),
+    *("hair_fringe", "hair_part", "glasses", "glasses_shape", "glasses_colour"),
+)
+
+
 def exact(source, target):
-    """The true swap: the source's identity rendered in the target clip's state, target's alignment.
+    """The true swap: the source's inner face rendered in the target's head, state and alignment.
 
     Raises ValueError when a face is not of the synthetic set.
     """
@@ -15,8 +25,11 @@ def exact(source, target):
         if "synthetic" not in face.meta:
             raise ValueError(f"proxy exact: the {name} is not synthetic; use --proxy=classical")
     person, scene = source.meta["synthetic"], target.meta["synthetic"]
-    identity = sampling.sample_identity(person["seed"], person["identity"])
     clip = _clip(*(scene[key] for key in ("seed", "identity", "clip", "frames", "fps")))
+    identity = dataclasses.replace(
+        sampling.sample_identity(person["seed"], person["identity"]),
+        **{trait: getattr(clip.identity, trait) for trait in KEPT},
+    )
     shape = scene["height"], scene["width"]
     image, _ = sampling.render(identity, clip.state(scene["frame"]), shape)
     return align.crop(image, target.meta["matrix"], target.image.shape[0])

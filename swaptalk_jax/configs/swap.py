@@ -46,6 +46,9 @@ def get_config(size=""):
         # The classical proxy changes the face alone, a quarter of the synthetic set's L_proxy.
         weight = 0.05 if size == "small" else 0.2
         c.loss.update(id_source=weight, id_result=weight, id_examples=2)
+        if size in common.SYNTHETIC:
+            # The exact swap keeps the target's hair and outline, which the recogniser sees, too.
+            c.loss.update(id_source=0.0, id_result=2 * weight)
         c.optimizer.default = common.muon(muon_lr=0.01, lr=2e-3, warmup=100, clip=1.0, decay=True)
     c.train.update(
         common.by_size(

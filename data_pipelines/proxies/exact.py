@@ -6,7 +6,6 @@ import functools
 from data_pipelines.faces import align
 from data_pipelines.synthetic import sampling
 
-
 # Traits that stay the target's, as with Roop and inswapper: the outline of the head and what lies
 # outside of it. So nothing beyond the face has to be drawn anew.
 KEPT = (

@@ -11,6 +11,8 @@ Where the smaller sizes depart from the paper:
 - small, live, tiny, micro: our own recogniser for ArcFace, the same one that swaps are encoded
   with.
 - small: a classical proxy for Roop; live, tiny, micro: the exact swap that a synthetic set knows.
+- live, tiny, micro: no L_id_src. The exact swap keeps the target's hair and outline, so a right
+  result has not the whole source's embedding.
 - small, live, tiny, micro: one linear layer for source and target (`shared_linear`), for one at
   each.
 - small, live, tiny, micro: query, key and value start equal (`equal_start`).

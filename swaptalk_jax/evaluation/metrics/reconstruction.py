@@ -8,9 +8,25 @@ from swaptalk_jax.evaluation.renders import ENROLLED, FRAMES, SHOWN
 from swaptalk_jax.evaluation.tally import Tally, chunks, spread
 
 
+def edges_of_cells(images, cell):
+    """Mean difference of neighbours over borders of cells by that inside of them: [n s s 3] -> [n].
+
+    images: uint8; cell: pixels of a cell's side, 2 or more. A measure of block artefacts (after
+    Wang, Bovik and Evan 2000); 1 where the grid cannot be seen.
+    """
+    total = []
+    for axis in (1, 2):
+        steps = np.abs(np.diff(images.astype(np.float32), axis=axis)).mean((3 - axis, 3))
+        border = np.arange(1, images.shape[axis]) % cell == 0
+        total.append((steps[:, border].mean(1), steps[:, ~border].mean(1)))
+    across, within = np.sum(total, axis=0)
+    return (across + 1e-3) / (within + 1e-3)
+
+
 def latent_space(pipe, validation):
-    """vqgan/psnr: dB between a frame and its reconstruction. codes_used_*: share of a codebook's
-    rows in use over the whole set. recogniser/retrieval: of frames, in the gallery made here.
+    """vqgan/psnr: dB between a frame and its reconstruction. blockiness: how much the grid of cells
+    shows in it, 1 as in the frame. codes_used_*: share of a codebook's rows in use over the whole
+    set. recogniser/retrieval: of frames, in the gallery made here.
     """
     tally, pictures = Tally(), []
     codes = np.concatenate([clip["codes"] for clip in validation.clips])
@@ -29,7 +45,9 @@ def latent_space(pipe, validation):
     for rows in chunks(picked, pipe.batch_size):
         images, _ = validation.images(place[rows])
         results = pipe.decode(pipe.lookup(codes[rows]))
-        tally.add({"vqgan/psnr": psnr(images, results)})
+        cell = images.shape[1] // codes.shape[1]
+        shows = edges_of_cells(results, cell) / edges_of_cells(images, cell)
+        tally.add({"vqgan/psnr": psnr(images, results), "vqgan/blockiness": shows})
         pictures += [pair for *pair, i in zip(images, results, rows, strict=True) if i in shown]
     shape = pipe.config["model"]["vqgan"]
     middle, known = codes.shape[1] // 2, shape["codes"] * shape.get("depth", 1)

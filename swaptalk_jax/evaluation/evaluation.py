@@ -17,10 +17,11 @@ from swaptalk_jax.pictures import grid, save_picture
 # bounds say that every stage has learned its task.
 THRESHOLDS = {
     "vqgan/psnr": (">=", 25.0),  # dB
+    "vqgan/blockiness": ("<=", 1.3),
     "vqgan/codes_used_upper": (">=", 0.5),
     "vqgan/codes_used_lower": (">=", 0.5),
     "expert/accuracy": (">=", 0.9),
-    "swap/id_retrieval": (">=", 0.9),
+    "swap/error_ratio": ("<=", 0.5),
     "sync/mouth_error_ratio": ("<=", 0.5),
 }
 COMPARE = {">=": operator.ge, "<=": operator.le}

@@ -14,10 +14,11 @@ from swaptalk_jax.weights.bundle import NOTICE
 EMBEDDED = 8 << 20  # bytes of a clip that are put into the page; a larger one is linked
 MEANING = {
     "vqgan/psnr": "Reconstruction of a frame through its codes, dB",
+    "vqgan/blockiness": "How much the grid of cells shows, 1 as in the frame",
     "vqgan/codes_used_upper": "Codes in use, upper half of the face",
     "vqgan/codes_used_lower": "Codes in use, lower half of the face",
     "expert/accuracy": "Lip expert: in sync or not?",
-    "swap/id_retrieval": "Swapped faces recognised as the source",
+    "swap/error_ratio": "Error of the swapped face, against leaving the target's",
     "sync/mouth_error_ratio": "Error of the mouth, against leaving the reference's lips",
 }
 STYLE = """

@@ -114,7 +114,6 @@ class VQGANStage(Stage):
 
         The discriminator's hinge loss is added behind stop-gradients.
         """
-        del rng
         c = self.config.loss
         image = to_float(batch["image"])
         variables = {"params": params["vqgan"]}
@@ -122,6 +121,8 @@ class VQGANStage(Stage):
         codes = self.vqgan.apply(variables, z, method="nearest")
         z_q = self.vqgan.apply(variables, codes, method="lookup")
         straight = z + stop(z_q - z)
+        if c.noise:
+            straight = straight + c.noise * stop(jnp.std(z)) * jax.random.normal(rng, z.shape)
         hidden = self.vqgan.apply(variables, straight, method="trunk")
         result = self.vqgan.apply(variables, hidden, straight, method="paint")
 

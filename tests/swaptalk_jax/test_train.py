@@ -303,6 +303,7 @@ for devices in (1, 8):
     told.append({"rows": rows, "flops": run.costs().flops})
 print(json.dumps(told))
 """
+PLAIN = {"model.unet.attention_levels": (0,), "optimizer.default.muon_lr": 0.0}
 CUT = {"sharding.params": True, "sharding.opt_state": True, "sharding.min_size": 1}
 
 
@@ -310,7 +311,7 @@ CUT = {"sharding.params": True, "sharding.opt_state": True, "sharding.min_size":
     "name, size, share, change",
     [
         ("vqgan", 12, 0.17, {}),  # the paper's batches, on its eight devices
-        ("sync", 20, 0.16, {"model.unet.multipliers": (1,), "model.unet.attention_levels": (0,)}),
+        ("sync", 20, 0.16, {"model.unet.multipliers": (1,)} | PLAIN),
         ("expert", 13, 0.35, {"loss.contrast": 0.5, "data.resident": True} | CUT),
         ("identity", 5, 0.42, {"train.accumulate": 2, "train.eval_batch_size": 3}),
     ],

@@ -1,5 +1,7 @@
 """Whose face is a swapped one, for the bundle's own recogniser?"""
 
+import numpy as np
+
 from swaptalk_jax.evaluation.metrics.psnr import psnr
 from swaptalk_jax.evaluation.renders import SHOWN, TRIPLES
 from swaptalk_jax.evaluation.tally import Tally, chunks, spread
@@ -10,6 +12,7 @@ def swap(pipe, validation):
 
     *_unquantized: the result not put on codes. *_truth: of the proxy swapper's result, which the
     module learns from. psnr: result against that; psnr_unchanged: the target's frame against it.
+    error_ratio: squared error of the result against that, by the error of the target's frame.
     id_similarity_*: cosine to the mean embedding of the source or the target.
     """
     tally, pictures = Tally(), []
@@ -29,6 +32,8 @@ def swap(pipe, validation):
                 "swap/id_retrieval_truth": validation.gallery.nearest(pipe.embed(truth)) == who,
                 "swap/id_similarity_source": validation.gallery.similarity(embeddings, who),
                 "swap/id_similarity_target": validation.gallery.similarity(embeddings, whom),
+                "swap/error": _error(truth, result),
+                "swap/error_unchanged": _error(truth, target),
                 "swap/psnr": psnr(truth, result),
                 "swap/psnr_unquantized": psnr(truth, raw),
                 "swap/psnr_unchanged": psnr(truth, target),
@@ -37,4 +42,11 @@ def swap(pipe, validation):
         source, _ = validation.images(batch["source_frame"])
         known = zip(rows, source, target, truth, result, strict=True)
         pictures += [row for i, *row in known if i in shown]
-    return tally.means(), tally.counts(), {"swap": pictures}
+    numbers = tally.means()
+    numbers["swap/error_ratio"] = numbers["swap/error"] / max(numbers["swap/error_unchanged"], 1e-6)
+    return numbers, tally.counts(), {"swap": pictures}
+
+
+def _error(images, results):
+    """Mean squared error of uint8 pictures [n h w 3] -> [n]."""
+    return np.square(images.astype(np.float32) - results).mean((1, 2, 3))

@@ -153,7 +153,7 @@ def test_command_line_writes_both_files(data, tmp_path, monkeypatch, capsys):
     Flags.data = Flags.codes = str(data)
     monkeypatch.setattr(swaptalk, "SwapTalk", lambda *_: random_bundle.pipe())
     assert evaluate.main(Flags) == 1  # --require, and random networks
-    assert "FAIL  swap/id_retrieval" in capsys.readouterr().out
+    assert "FAIL  swap/error_ratio" in capsys.readouterr().out
     found = json.loads((tmp_path / "evaluation.json").read_text())
     assert "swap/id_retrieval" in found and found["rules"] == {"warp": "self", "quantize": True}
     assert (tmp_path / "report.html").stat().st_size > 10_000

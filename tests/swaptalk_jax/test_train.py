@@ -182,6 +182,7 @@ def test_codes_of_another_vqgan_are_refused_by_name(micro, tmp_path):
 def test_dead_codes_restart_from_the_batch_and_others_follow_it(micro, decay):
     config = micro("vqgan")
     config.loss.codebook_decay = decay
+    config.model.vqgan.depth = 1
     run = Trainer(config)
     params = jax.device_get(run.new_state().params)
     codes, width = params["vqgan"]["codebook_upper"].shape
@@ -221,7 +222,7 @@ def test_a_run_starts_from_the_vqgan_that_its_config_names(micro, tmp_path, deca
 
     config.model.vqgan.codes = 48
     params = jax.device_get(Trainer(config).new_state().params)
-    assert params["vqgan"]["codebook_upper"].shape[0] == 48
+    assert params["vqgan"]["codebook_upper"].shape[0] == 48 * config.model.vqgan.depth
     assert params["code_age"]["upper"].all()  # these may restart as encoder outputs
     kernel = given["encoder"]["to_z"]["kernel"]
     np.testing.assert_array_equal(params["vqgan"]["encoder"]["to_z"]["kernel"], kernel)

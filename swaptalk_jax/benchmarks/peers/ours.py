@@ -75,7 +75,7 @@ def forward(made, fields):
     inputs = jax.device_put(inputs)
 
     def work():
-        jax.block_until_ready(run(params, *inputs))
+        return jax.block_until_ready(run(params, *inputs))
 
     return work, work, _facts(params)
 
@@ -137,7 +137,7 @@ def chain(fields):
     run = backend.jit(frames)
 
     def work():
-        jax.block_until_ready(run(params, image, z, z, sound))
+        return jax.block_until_ready(run(params, image, z, z, sound))
 
     return work, work, _facts(params)
 

@@ -12,7 +12,7 @@ from swaptalk_jax.models.generator import Generator
 from swaptalk_jax.planning.abstract import Abstract
 from swaptalk_jax.training.step import initial
 
-SIDE, FRAME_BUDGET = common.IMAGE_SIZE["live"], 1.2e9  # FLOPs: 40 ms at a modest 30 GFLOP/s
+SIDE, FRAME_BUDGET = common.IMAGE_SIZE["live"], 1.4e9  # FLOPs: 40 ms at a modest 35 GFLOP/s
 
 
 def config_of(name):

@@ -39,7 +39,6 @@ def test_a_step_moves_all_weights_and_a_forward_pass_is_finite(made, fields, mon
     assert stepping == facts and facts["parameters"] > 500
     settle()
     work()
-    work()
     (before, _), (after, metrics) = seen[1:]
     assert int(after.step) == 2 and np.isfinite(metrics["loss"])
     moved = jax.tree.map(lambda a, b: bool((a != b).any()), before.params, after.params)

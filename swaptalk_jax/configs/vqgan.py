@@ -19,12 +19,11 @@ Where the smaller sizes depart from the paper:
 - small, tiny: f = 4; micro: f = 2. The paper has f = 16 and 8, live f = 16.
 - small, live, tiny: the outermost convolutions read and write patches of 2 x 2 pixels, live of
   4 x 4.
-- small, live, tiny, micro: four codes a cell (micro two), each for what those before it leave
-  (`depth`).
+- small, live, tiny: four codes a cell, each for what those before it leave (`depth`).
 - small, live, tiny, micro: a linear shortcut from pixels to z and back, no attention, one block a
   level.
 - small, live, tiny, micro: embeddings of 64 or 16 numbers for 256; codebooks of 4 x 256 (small),
-  4 x 512 or 2 x 32 codes.
+  4 x 512 or 32 codes.
 - small, live, tiny, micro: codes are running averages of encoder outputs, restarted after 20 steps.
 - small, live, tiny: noise on what the decoder gets, so that it forgives.
 - live, tiny, micro: mouths weigh eight times as much in these averages.
@@ -105,7 +104,7 @@ def model(size):
             small=dict(least, width=32, codes=256),
             live=dict(least, width=24, multipliers=(1, 1, 2), patch=4, codes=512),
             tiny=dict(least, width=48, codes=512),
-            micro=dict(least, width=8, codes=32, depth=2, patch=1, embed_dim=16),
+            micro=dict(least, width=8, codes=32, depth=1, patch=1, embed_dim=16),
         ),
         "discriminator": common.by_size(
             size,

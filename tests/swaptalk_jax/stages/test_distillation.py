@@ -15,7 +15,7 @@ from swaptalk_jax.weights import finished, provenance, store
 
 IMAGE = {"image": np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)}
 FRAMES, CONTEXT, TOKEN = 5, 5, 8
-CODES = np.random.default_rng(1).integers(0, 32, (2, FRAMES, 16, 2 * 16), np.uint16)  # two a cell
+CODES = np.random.default_rng(1).integers(0, 32, (2, FRAMES, 16, 16), np.uint16)
 WINDOWS = {
     "codes": CODES,
     "reference": CODES[:, 0],

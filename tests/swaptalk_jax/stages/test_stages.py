@@ -206,10 +206,10 @@ def test_a_restarted_row_moves_as_a_row_of_a_new_run_does():
 
 def test_running_averages_find_both_codes_of_a_cell():
     config = vqgan.get_config("micro")
+    config.model.vqgan.depth = 2
     frozen = {slot: Doubled(slot) for slot in ("recogniser", "perceptual")}
     stage = stages.make(config, frozen, {"identities": ["ann"] * 3})
     count, dim = config.model.vqgan.depth * config.model.vqgan.codes, config.model.vqgan.embed_dim
-    assert config.model.vqgan.depth == 2
     book, age = jnp.full((count, dim), 1e-3), jnp.full(count, config.loss.restart_after)
     params = {
         "vqgan": {f"codebook_{half}": book for half in ("upper", "lower")},

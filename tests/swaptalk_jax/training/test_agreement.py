@@ -45,7 +45,7 @@ def test_what_no_run_can_have_is_refused_before_any_work(module, change, line, t
     assert not list(tmp_path.iterdir())
 
 
-def stands(c, root, image=32, grid=(16, 32), window=5):
+def stands(c, root, image=32, grid=(16, 16), window=5):
     """Leaves of what stands upstream as much as the check reads."""
     c.root = str(root)
     for kind, place in (("frames", "data"), ("codes", "codes"), ("swaps", "codes")):

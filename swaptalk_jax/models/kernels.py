@@ -54,7 +54,7 @@ def conv(x, kernel, strides, padding, **options):
     if isinstance(padding, str):
         padding = jax.lax.padtype_to_pads(grid, taps, strides, padding)
     padding = tuple((int(low), int(high)) for low, high in padding)
-    fast = _swapped(taps, grid) or _tiled(x.shape, kernel.shape, strides, padding)
+    fast = _swapped(taps, grid) or _tiled(x.shape, kernel.shape, strides, padding, winograd.TILES)
     if strides == (1, 1) and not fast and _strips(x.shape, taps, padding) == 1:
         return plain(x, kernel)
     result = _conv(x, kernel, strides, padding, options.get("precision"))
@@ -101,7 +101,7 @@ def _pairs(kernel, axis):
     return join([first, middle + last]), join([first + middle, last])
 
 
-def _tiled(shape, kernel, strides, padding, tiles=winograd.TILES):
+def _tiled(shape, kernel, strides, padding, tiles):
     """Whether a convolution is done Winograd's way."""
     same = strides == (1, 1) and padding == ((1, 1), (1, 1))
     return same and winograd.suits(shape, kernel, tiles)
@@ -115,7 +115,7 @@ def _swapped(taps, grid):
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
 def _conv(x, kernel, strides, padding, precision):
     plain = _plain(strides, padding, precision)
-    if _tiled(x.shape, kernel.shape, strides, padding):
+    if _tiled(x.shape, kernel.shape, strides, padding, winograd.TILES):
         tiled = functools.partial(winograd.conv, precision=precision)
         return jax.lax.platform_dependent(x, kernel, cpu=tiled, default=plain)
     if not _swapped(kernel.shape[:2], x.shape[1:3]):
@@ -156,16 +156,15 @@ _conv.defvjp(_forward, _backward)
 
 
 def _strips(shape, taps, padding):
-    """Strips of an image [b h w c] for a kernel's gradient: 1 where examples are enough."""
+    """Strips of an image [b h w c] for a kernel's gradient: 1 where they would not help."""
     examples, height = shape[0], shape[1] + sum(padding[0]) - taps[0] + 1  # of the result
-    if examples >= EXAMPLES // 2 or math.prod(taps) == 1:
+    if examples >= EXAMPLES // 2 or math.prod(taps) == 1 or _swapped(taps, shape[1:3]):
         return 1
     return math.gcd(EXAMPLES // examples, height)
 
 
-def _gradient_of_strips(x, kernel, g, padding, precision):
-    """The gradient by a kernel of stride 1; strips of the image stand for examples."""
-    count = _strips(x.shape, kernel.shape[:2], padding)
+def _gradient_of_strips(x, kernel, g, padding, precision, count):
+    """The gradient by a kernel of stride 1; `count` strips of an image stand for examples."""
     rows = g.shape[1] // count
     padded = jax.lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), (*padding[0], 0), *[(0, 0, 0)] * 2])
     reach = rows + kernel.shape[0] - 1
@@ -198,23 +197,26 @@ def _edges(padding):
 
 
 def _kernel_gradient(x, kernel, g, strides, padding, precision):
+    """The gradient by the kernel, by the way that suits its shape."""
     taps = kernel.shape[:2]
     if max(strides) > 1 and x.shape[-1] >= WIDE:
         return _product_a_tap(x, kernel.shape, g, strides, padding, precision)
     if _tiled(x.shape, kernel.shape, strides, padding, winograd.TILES_OF_GRADIENT):
         by = functools.partial(winograd.conv, x, precision=precision)
-    elif max(strides) == 1 and not _swapped(taps, x.shape[1:3]):
-        return _gradient_of_strips(x, kernel, g, padding, precision)
-    else:
-        by = functools.partial(_plain(strides, padding, precision), x)
+        return jax.vjp(by, kernel)[1](g)[0]
+    strips = _strips(x.shape, taps, padding)
+    if max(strides) == 1 and strips > 1:
+        return _gradient_of_strips(x, kernel, g, padding, precision, strips)
+    by = functools.partial(_plain(strides, padding, precision), x)
     return jax.vjp(by, kernel)[1](g)[0]
 
 
 def _image_gradient(shape, kernel, g, strides, padding, precision):
+    """The gradient by the image [b h w c] of this shape, by the way that suits it."""
     if max(strides) > 1 or _swapped(kernel.shape[:2], shape[1:3]):
         return _parts_of_taps(shape, kernel, g, strides, padding, precision)
     turned = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
-    if _tiled(g.shape, turned.shape, strides, padding):
+    if _tiled(g.shape, turned.shape, strides, padding, winograd.TILES):
         return winograd.conv(g, turned, precision)
     plain = _plain(strides, padding, precision)
     (transposed,) = jax.linear_transpose(

@@ -38,8 +38,11 @@ KERNEL = np.array(
 RESULT = ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -1, 8, -8, 1))
 
 
-def suits(shape, kernel, tiles=TILES):
-    """Whether it is faster on CPUs. shape: of x [b h w c]; kernel: its shape [3 3 c d]."""
+def suits(shape, kernel, tiles):
+    """Whether it is faster on CPUs. shape: of x [b h w c]; kernel: its shape [3 3 c d].
+
+    tiles: how many there have to be, TILES or TILES_OF_GRADIENT.
+    """
     b, h, w, _ = shape
     if tuple(kernel[:2]) != (3, 3) or min(kernel[2:]) < CHANNELS or h % TILE or w % TILE:
         return False

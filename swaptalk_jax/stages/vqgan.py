@@ -10,6 +10,7 @@ from swaptalk_jax.stages import Stage, losses, rules
 
 stop = jax.lax.stop_gradient
 HALVES = ("upper", "lower")
+ADVERSARIAL = ("loss/adv", "loss/disc", "adv_weight")  # metrics, 0 before the critic joins
 
 
 class VQGANStage(Stage):
@@ -144,11 +145,14 @@ class VQGANStage(Stage):
         if self.teacher:
             metrics["loss/distil"] = self.distance_from_teacher(nets, image, result)
             total = total + self.config.distil.weight * metrics["loss/distil"]
-        adversarial, details = jax.lax.cond(
-            step >= losses.adversarial_start(self.config),
-            lambda: self.adversarial(params, described, (hidden, straight), image, result),
-            lambda: (0.0, {k: jnp.zeros(()) for k in ("loss/adv", "loss/disc", "adv_weight")}),
-        )
+        adversarial, details = 0.0, dict.fromkeys(ADVERSARIAL, jnp.zeros(()))
+        start = losses.adversarial_start(self.config)
+        if start < self.config.train.steps:  # else the critic need not be compiled
+            adversarial, details = jax.lax.cond(
+                step >= start,
+                lambda: self.adversarial(params, described, (hidden, straight), image, result),
+                lambda: (0.0, details),
+            )
         for half, part in zip(HALVES, halves(codes[..., None]), strict=True):
             metrics[f"codes_alive_{half}"] = jnp.mean(
                 params["code_age"][half] < c.restart_after, dtype=jnp.float32

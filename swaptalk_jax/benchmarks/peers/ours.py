@@ -1,9 +1,9 @@
 """Our side of each comparison: (settle, work, facts) of shapes that the peer is given too.
 
 Networks have random weights; a step is training/step.py's, with a plain objective that both sides
-share. settle() makes ready for a fair turn, work() is what is timed. Networks settle by the work
-itself: a virtual machine may take memory back that lies idle while the other side has its turn, and
-to get it anew costs seconds that no step in a row of steps pays.
+share. settle() makes ready for a fair turn, work() is what is timed. A network's settle() is the
+work itself. While the other side has its turn, a virtual machine may take idle memory back. To get
+it again costs seconds. A training that runs on does not pay them.
 """
 
 import functools

@@ -1,8 +1,6 @@
 """Whose face is a swapped one, for the bundle's own recogniser?"""
 
-import numpy as np
-
-from swaptalk_jax.evaluation.metrics.psnr import psnr
+from swaptalk_jax.evaluation.metrics.psnr import psnr, squared_error
 from swaptalk_jax.evaluation.renders import SHOWN, TRIPLES
 from swaptalk_jax.evaluation.tally import Tally, chunks, spread
 
@@ -32,8 +30,8 @@ def swap(pipe, validation):
                 "swap/id_retrieval_truth": validation.gallery.nearest(pipe.embed(truth)) == who,
                 "swap/id_similarity_source": validation.gallery.similarity(embeddings, who),
                 "swap/id_similarity_target": validation.gallery.similarity(embeddings, whom),
-                "swap/error": _error(truth, result),
-                "swap/error_unchanged": _error(truth, target),
+                "swap/error": squared_error(truth, result),
+                "swap/error_unchanged": squared_error(truth, target),
                 "swap/psnr": psnr(truth, result),
                 "swap/psnr_unquantized": psnr(truth, raw),
                 "swap/psnr_unchanged": psnr(truth, target),
@@ -45,8 +43,3 @@ def swap(pipe, validation):
     numbers = tally.means()
     numbers["swap/error_ratio"] = numbers["swap/error"] / max(numbers["swap/error_unchanged"], 1e-6)
     return numbers, tally.counts(), {"swap": pictures}
-
-
-def _error(images, results):
-    """Mean squared error of uint8 pictures [n h w 3] -> [n]."""
-    return np.square(images.astype(np.float32) - results).mean((1, 2, 3))

@@ -3,10 +3,14 @@
 import numpy as np
 
 
+def squared_error(images, results):
+    """Mean squared error of uint8 [n h w 3] pairs -> [n]."""
+    return np.square(images.astype(np.float32) - results).mean((1, 2, 3))
+
+
 def psnr(images, results):
     """Peak signal-to-noise ratio in dB of uint8 [n h w 3] pairs -> [n]."""
-    error = np.square(images.astype(np.float32) - results).mean((1, 2, 3))
-    return 10 * np.log10(255.0**2 / np.maximum(error, 1e-3))
+    return 10 * np.log10(255.0**2 / np.maximum(squared_error(images, results), 1e-3))
 
 
 def box_error(images, results, boxes):

@@ -15,6 +15,7 @@ from swaptalk_jax import __version__
 
 # Name -> (module, what it does in a line).
 COMMANDS = {
+    "demo": ("swaptalk_jax.demo", "a first clip in a minute, before anything is trained"),
     "build": ("data_pipelines.build", "videos -> face shards"),
     "train": ("swaptalk_jax.train", "trains one stage"),
     "encode": ("swaptalk_jax.encode", "face shards -> code shards"),

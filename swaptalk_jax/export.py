@@ -25,7 +25,8 @@ def main(values):
     """Writes the bundle and tells what is in it."""
     jax.config.update("jax_platforms", "cpu")  # nothing is computed; leave accelerators to others
     parts = stages.bundled()
-    config = export(upstream.bundled(values.config, parts), values.out, parts)
+    folders = upstream.bundled(values.config, parts)
+    config = export(folders, values.out, parts, values.float16)
     steps = "  ".join(f"{stage} {count}" for stage, count in config["steps"].items())
     print(f"[export] {values.out}: {config['image_size']} px, VQGAN {config['vqgan']}; {steps}")
     print(f"[export] {NOTICE}")
@@ -35,5 +36,6 @@ if __name__ == "__main__":
     # Not at the top: infer and evaluate, which import this file, have an --out of their own.
     config_flags.DEFINE_config_file("config", None, "The config of sync, of the size wanted.")
     flags.DEFINE_string("out", None, "Folder of the bundle; one that is there is replaced.")
+    flags.DEFINE_boolean("float16", False, "Files of half the size, with rounded numbers.")
     flags.mark_flags_as_required(["config", "out"])
     command.start("export", main)

@@ -7,6 +7,7 @@ Sizes are other numbers for the same code:
 - `small`: 128 px, for real clips on one GPU or, patiently, a CPU.
 - `live`: 256 px, 25 frames a second on 2 cores; on the embedded synthetic set. Builds what is
   missing upstream.
+- `demo`: 128 px on the embedded synthetic set, hours on 2 cores. Builds what is missing upstream.
 - `tiny`: 64 px on the embedded synthetic set, minutes on 2 cores. Builds what is missing upstream.
 - `micro`: 32 px, seconds; for the tests, its pictures show nothing.
 
@@ -21,7 +22,15 @@ from absl import flags
 from ml_collections import ConfigDict, config_dict
 
 # px of a side
-IMAGE_SIZE = {"paper": 512, "open": 512, "small": 128, "live": 256, "tiny": 64, "micro": 32}
+IMAGE_SIZE = {
+    "paper": 512,
+    "open": 512,
+    "small": 128,
+    "live": 256,
+    "demo": 128,
+    "tiny": 64,
+    "micro": 32,
+}
 
 # Public networks by slot. Elsewhere: our own recogniser, edge maps, log-mel.
 PUBLIC = {
@@ -48,7 +57,7 @@ def full(size):
 
 
 def by_size(size, **values):
-    """The value of a size out of paper=, small=, live=, tiny=, micro=; `open` has the paper's."""
+    """The value of a size out of paper=, small=, live= and so on; `open` has the paper's."""
     return values["paper" if full(size) else size]
 
 
@@ -60,6 +69,13 @@ SYNTHETIC = {
         "frames": 16,
         "triples": 1200,
         "frame_size": 480,  # an aligned crop has 0.55 of a frame's side
+    },
+    "demo": {
+        "identities": 624,
+        "val_identities": 24,
+        "frames": 16,
+        "triples": 6000,
+        "frame_size": 240,
     },
     "tiny": {"identities": 424, "val_identities": 24, "frames": 16, "triples": 2400},
     "micro": {
@@ -140,7 +156,9 @@ def _data(c):
         "context": 5,  # tokens of sound (50 a second) on either side of a frame's middle (chosen)
         # A name, or the folder of a speech network. The paper hears by HuBERT.
         "features": public(c, "speech", "log_mel"),
-        "eval_examples": by_size(c.size, paper=1024, small=128, live=128, tiny=256, micro=4),
+        "eval_examples": by_size(
+            c.size, paper=1024, small=128, live=128, demo=256, tiny=256, micro=4
+        ),
     }
 
 

@@ -9,19 +9,19 @@ all numbers are chosen.
 
 Where the smaller sizes depart from size `paper`:
 - open: hears by Whisper's encoder for HuBERT.
-- small, live, tiny, micro: hear by log-mel for HuBERT.
-- small, live, tiny, micro: InfoNCE over the batch beside the cross-entropy.
-- small, live, tiny, micro: Muon for kernels, and rates that fall to zero, for Adam at a constant
-  rate.
-- small, live, tiny, micro: 32 or 8 channels for 128; live and tiny have three levels and micro two
-  for four.
+- small, live, demo, tiny, micro: hear by log-mel for HuBERT.
+- small, live, demo, tiny, micro: InfoNCE over the batch beside the cross-entropy.
+- small, live, demo, tiny, micro: Muon for kernels, and rates that fall to zero, for Adam at a
+  constant rate.
+- small, live, demo, tiny, micro: 32 or 8 channels for 128; live, demo and tiny have three levels
+  and micro two for four.
 """
 
 from swaptalk_jax.configs import common
 
 
 def get_config(size=""):
-    """The config of a size: paper (the default), open, small, live, tiny or micro."""
+    """The config of a size: paper (the default), open, small, live, demo, tiny or micro."""
     size = common.size_name(size)
     c = common.config("expert", size)
     c.needs = ("data", "vqgan", "codes")
@@ -33,6 +33,7 @@ def get_config(size=""):
             paper=dict(least, width=128, multipliers=(1, 2, 4, 4), audio_width=512, embed_dim=512),
             small=dict(least, multipliers=(1, 2, 4, 4), embed_dim=256),
             live=dict(least, multipliers=(1, 2, 4), embed_dim=128),
+            demo=dict(least, multipliers=(1, 2, 4), embed_dim=128),
             tiny=dict(least, multipliers=(1, 2, 4), embed_dim=128),
             micro=dict(least, width=8, multipliers=(1, 2), audio_width=16, embed_dim=16),
         )
@@ -49,6 +50,7 @@ def get_config(size=""):
             paper=dict(steps=200_000, batch_size=256, eval_batch_size=256),
             small=dict(steps=400, batch_size=64, eval_batch_size=64),
             live=dict(steps=600, batch_size=64, eval_batch_size=64),
+            demo=dict(steps=1500, batch_size=64, eval_batch_size=64),
             tiny=dict(steps=600, batch_size=64, eval_batch_size=64),
             micro=dict(steps=4, batch_size=4, eval_batch_size=4),
         )

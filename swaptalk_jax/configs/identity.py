@@ -7,12 +7,13 @@ The paper takes a finished ArcFace, and so do the sizes `paper` and `open`: no o
 this one there. It can still be trained, and taken with --config.frozen.recogniser.
 
 Where the smaller sizes depart from the paper:
-- small, live, tiny, micro: this recogniser stands for ArcFace.
-- small, live, tiny, micro: four units or two, 24 channels or 8, embeddings of 128 or 16 numbers.
-- small, live, tiny, micro: margin 0.3 and scale 24 for ArcFace's 0.5 and 64, as there are few
+- small, live, demo, tiny, micro: this recogniser stands for ArcFace.
+- small, live, demo, tiny, micro: four units or two, 24 channels or 8, embeddings of 128 or 16
+  numbers.
+- small, live, demo, tiny, micro: margin 0.3 and scale 24 for ArcFace's 0.5 and 64, as there are few
   people.
-- small, live, tiny, micro: inputs of 64, 64, 48 and 24 px for 112.
-- tiny, micro: three quarters of the crop are seen, cut without a resize.
+- small, live, demo, tiny, micro: inputs of 64, 64, 64, 48 and 24 px for 112.
+- demo, tiny, micro: three quarters of the crop are seen, cut without a resize.
 """
 
 from swaptalk_jax.configs import common
@@ -22,7 +23,7 @@ INNER = (0.125, 0.125, 0.875, 0.875)  # 48 of 64 pixels
 
 
 def get_config(size=""):
-    """The config of a size: paper (the default), open, small, live, tiny or micro."""
+    """The config of a size: paper (the default), open, small, live, demo, tiny or micro."""
     size = common.size_name(size)
     c = common.config("identity", size)
     c.needs = ("data",)
@@ -34,6 +35,7 @@ def get_config(size=""):
                 paper=dict(stages=(3, 4, 14, 3), width=64, embed_dim=512, input_size=112, box=WIDE),
                 small=dict(stages=(1,) * 4, width=24, embed_dim=128, input_size=64, box=WIDE),
                 live=dict(stages=(1,) * 4, width=24, embed_dim=128, input_size=64, box=WIDE),
+                demo=dict(stages=(1,) * 4, width=24, embed_dim=128, input_size=64, box=INNER),
                 tiny=dict(stages=(1,) * 4, width=24, embed_dim=128, input_size=48, box=INNER),
                 micro=dict(stages=(1, 1), width=8, embed_dim=16, input_size=24, box=INNER),
             ),
@@ -49,6 +51,7 @@ def get_config(size=""):
             paper=dict(steps=100_000, batch_size=512, eval_batch_size=512),
             small=dict(steps=200, batch_size=32, eval_batch_size=64),
             live=dict(steps=150, batch_size=32, eval_batch_size=128),
+            demo=dict(steps=400, batch_size=32, eval_batch_size=128),
             tiny=dict(steps=150, batch_size=32, eval_batch_size=128),
             micro=dict(steps=4, batch_size=4, eval_batch_size=4),
         )

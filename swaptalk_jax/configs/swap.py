@@ -8,27 +8,29 @@ Tiny, unseen people: 26.9 dB (unchanged target 20.8).
 
 Where the smaller sizes depart from the paper:
 - open: SFace for ArcFace; a classical proxy for Roop.
-- small, live, tiny, micro: our own recogniser for ArcFace, the same one that swaps are encoded
-  with.
+- small, live, demo, tiny, micro: our own recogniser for ArcFace, the same one that swaps are
+  encoded with.
 - small: a classical proxy for Roop; live, tiny, micro: the exact swap that a synthetic set knows.
-- live, tiny, micro: no identity losses. The exact swap keeps the target's hair and outline, by
-  which our recogniser knows people.
-- small, live, tiny, micro: one linear layer for source and target (`shared_linear`), for one at
-  each.
-- small, live, tiny, micro: query, key and value start equal (`equal_start`).
-- small, live, tiny, micro: outputs that gate the target and the source (`residual`) for drawn ones.
-- small, live, tiny, micro: identity losses on two examples of a batch, and of other weights.
-- small, live, tiny, micro: Muon for kernels, and rates that fall to zero, for Adam at a constant
-  rate.
-- small, live, tiny, micro: four, two, three and one blocks for eight, 128, 96, 96 and 16 channels
-  for 512.
+- live, demo, tiny, micro: no identity losses. The exact swap keeps the target's hair and outline,
+  by which our recogniser knows people.
+- small, live, demo, tiny, micro: one linear layer for source and target (`shared_linear`), for one
+  at each.
+- small, live, demo, tiny, micro: query, key and value start equal (`equal_start`).
+- small, live, demo, tiny, micro: outputs that gate the target and the source (`residual`) for drawn
+  ones.
+- small, live, demo, tiny, micro: linear layers also see the cells around theirs (`reach`).
+- small, live, demo, tiny, micro: identity losses on two examples of a batch, and of other weights.
+- small, live, demo, tiny, micro: Muon for kernels, and rates that fall to zero, for Adam at a
+  constant rate.
+- small, live, demo, tiny, micro: four, two, four, three and one blocks for eight; 128, 96, 160, 96
+  and 16 channels for 512.
 """
 
 from swaptalk_jax.configs import common
 
 
 def get_config(size=""):
-    """The config of a size: paper (the default), open, small, live, tiny or micro."""
+    """The config of a size: paper (the default), open, small, live, demo, tiny or micro."""
     size = common.size_name(size)
     c = common.config("swap", size)
     c.needs = ("data", "vqgan", "codes")
@@ -55,6 +57,7 @@ def get_config(size=""):
             paper=dict(steps=200_000, batch_size=8, eval_batch_size=16),
             small=dict(steps=300, batch_size=8, eval_batch_size=16),
             live=dict(steps=600, batch_size=8, eval_batch_size=16),
+            demo=dict(steps=6000, batch_size=8, eval_batch_size=16),
             tiny=dict(steps=600, batch_size=8, eval_batch_size=16),
             micro=dict(steps=4, batch_size=2, eval_batch_size=2),
         )
@@ -72,6 +75,7 @@ def model(size):
         shared_linear=True,
         equal_start=True,
         residual=True,
+        reach=1,
     )
     return {
         "swap": common.by_size(
@@ -87,9 +91,11 @@ def model(size):
                 shared_linear=False,
                 equal_start=False,
                 residual=False,
+                reach=0,
             ),
             small=dict(least, blocks=4, width=128, ffn_width=512, grid=(32, 32)),
             live=dict(least, blocks=2, width=96, ffn_width=384),
+            demo=dict(least, blocks=4, width=160, ffn_width=640, embed_dim=96),
             tiny=dict(least, blocks=3, width=96, ffn_width=384),
             micro=dict(least, blocks=1, width=16, ffn_width=64, heads=2, embed_dim=16),
         )

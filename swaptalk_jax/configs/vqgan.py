@@ -15,29 +15,32 @@ The paper's f = 8 variant: --config.model.vqgan.multipliers="(1, 1, 2, 4)" with 
 
 Where the smaller sizes depart from the paper:
 - open: SFace for ArcFace; stlpips for VGG16.
-- small, live, tiny, micro: our own recogniser for ArcFace; edge maps for VGG16.
-- small, tiny: f = 4; micro: f = 2. The paper has f = 16 and 8, live f = 16.
-- small, live, tiny: the outermost convolutions read and write patches of 2 x 2 pixels, live of
-  4 x 4.
-- small, live, tiny: four codes a cell, each for what those before it leave (`depth`).
-- small, live, tiny, micro: a linear shortcut from pixels to z and back, no attention, one block a
-  level.
-- small, live, tiny, micro: embeddings of 64 or 16 numbers for 256; codebooks of 4 x 256 (small),
-  4 x 512 or 32 codes.
-- small, live, tiny, micro: codes are running averages of encoder outputs, restarted after 20 steps.
-- small, live, tiny: noise on what the decoder gets, so that it forgives.
-- live, tiny, micro: mouths weigh eight times as much in these averages.
+- small, live, demo, tiny, micro: our own recogniser for ArcFace; edge maps for VGG16.
+- small, tiny: f = 4; demo: f = 8; micro: f = 2. The paper has f = 16 and 8, live f = 16.
+- small, live, demo, tiny: the outermost convolutions read and write patches of 2 x 2 pixels, live
+  and demo of 4 x 4.
+- small, live, demo, tiny: four codes a cell, demo eight, each for what those before it leave
+  (`depth`).
+- small, live, demo, tiny, micro: a linear shortcut from pixels to z and back, no attention, one
+  block a level.
+- small, live, demo, tiny, micro: embeddings of 64, 96 (demo) or 16 numbers for 256; codebooks of 4
+  x 256 (small), 4 x 512, 8 x 512 (demo) or 32 codes.
+- small, live, demo, tiny, micro: codes are running averages of encoder outputs, restarted after 20
+  steps.
+- small, live, demo, tiny: noise on what the decoder gets, so that it forgives.
+- live, demo, tiny, micro: mouths weigh eight times as much in these averages.
 - small, live, micro: the critic weighs 0.05 and joins after 80 % of the steps, not after 10 %.
-- tiny: no critic.
-- small, live, tiny, micro: a rate of 2e-3 that falls to zero, other momenta and a critic of its own
-  rate.
+- demo, tiny: no critic.
+- demo, tiny: half as many channels in the encoder as in the decoder (`encoder_width`).
+- small, live, demo, tiny, micro: a rate of 2e-3 that falls to zero, other momenta and a critic of
+  its own rate.
 """
 
 from swaptalk_jax.configs import common
 
 
 def get_config(size=""):
-    """The config of a size: paper (the default), open, small, live, tiny or micro."""
+    """The config of a size: paper (the default), open, small, live, demo, tiny or micro."""
     size = common.size_name(size)
     c = common.config("vqgan", size)
     c.needs = ("data",) if common.full(size) else ("data", "identity")
@@ -66,6 +69,7 @@ def get_config(size=""):
             paper=dict(steps=500_000, batch_size=12, eval_batch_size=16),
             small=dict(steps=1200, batch_size=4, eval_batch_size=16),
             live=dict(steps=600, batch_size=8, eval_batch_size=16),
+            demo=dict(steps=2400, batch_size=8, eval_batch_size=16),
             tiny=dict(steps=300, batch_size=8, eval_batch_size=16),
             micro=dict(steps=4, batch_size=2, eval_batch_size=2),
         )
@@ -78,6 +82,7 @@ def model(size):
     critic = dict(network="PatchDiscriminator", layers=2)
     least = dict(
         network="VQGAN",
+        encoder_width=0,
         multipliers=(1, 2),
         patch=2,
         shortcut=True,
@@ -93,6 +98,7 @@ def model(size):
                 network="VQGAN",
                 width=128,
                 multipliers=(1, 1, 2, 2, 4),
+                encoder_width=0,
                 patch=1,
                 shortcut=False,
                 blocks=2,
@@ -103,7 +109,8 @@ def model(size):
             ),
             small=dict(least, width=32, codes=256),
             live=dict(least, width=24, multipliers=(1, 1, 2), patch=4, codes=512),
-            tiny=dict(least, width=48, codes=512),
+            demo=dict(least, width=64, encoder_width=32, patch=4, embed_dim=96, codes=512, depth=8),
+            tiny=dict(least, width=48, encoder_width=24, codes=512),
             micro=dict(least, width=8, codes=32, depth=1, patch=1, embed_dim=16),
         ),
         "discriminator": common.by_size(
@@ -111,6 +118,7 @@ def model(size):
             paper=dict(critic, width=64, layers=3),
             small=dict(critic, width=16),
             live=dict(critic, width=16),
+            demo=dict(critic, width=16),
             tiny=dict(critic, width=16),
             micro=dict(critic, width=8, layers=1),
         ),
@@ -138,7 +146,7 @@ def loss(size):
     return paper | {
         "adversarial": 0.05,  # a picture of 64 px has no texture for a critic to ask for
         # Tiny, 300 steps, unseen people: 35.0 dB with and without a critic from 80 % on.
-        "adversarial_start_share": 1.0 if size == "tiny" else 0.8,
+        "adversarial_start_share": 1.0 if size in ("demo", "tiny") else 0.8,
         # Tiny, 300 steps, unseen people: blockiness 1.15, without 1.17; 37.8 dB with and without.
         # None at micro, whose runs are compared to the last digits.
         "noise": 0.0 if size == "micro" else 0.2,

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from swaptalk_jax import errors
 from swaptalk_jax.models.attention import attention
-from swaptalk_jax.models.blocks import remat
+from swaptalk_jax.models.blocks import Conv, remat
 
 
 def sine_cosine(rng, shape):
@@ -72,6 +72,8 @@ class SwapTransformer(nn.Module):
     residual: the output is target x (1 + a) + source x b + c, cell by cell, with a, b and c
         [b h w embed_dim] from the last layer (starting at zero) in place of c alone: what stays is
         not drawn anew, what comes from the same place of the source keeps its detail (chosen).
+    reach: how far the linear layers see. 0 in the paper: a cell alone; 1: also those around it, so
+        that neighbours fit together (chosen).
     remat: what each block computes again on the way back, see blocks.remat.
     Raises NetworkError where the inputs are not of the size `grid` = (h, w), where width is no
     multiple of heads, or where residual meets another width than embed_dim.
@@ -86,6 +88,7 @@ class SwapTransformer(nn.Module):
     shared_linear: bool = False
     equal_start: bool = False
     residual: bool = False
+    reach: int = 0
     remat: bool | str = False
     dtype: jnp.dtype = jnp.float32
 
@@ -110,27 +113,34 @@ class SwapTransformer(nn.Module):
                 self.dtype,
                 name=f"block{i}",
             )(asked, known)
+        asked = asked.reshape(b, h, w, self.width)
         if not self.residual:
-            x = nn.Dense(self.embed_dim, dtype=jnp.float32, name="linear_out")(asked)
-            return x.reshape(b, h, w, self.embed_dim)
-        start, count = nn.initializers.zeros, 3 * self.embed_dim
-        x = nn.Dense(count, dtype=jnp.float32, kernel_init=start, name="linear_out")(asked)
-        of_target, of_source, drawn = jnp.split(x.reshape(b, h, w, count), 3, axis=-1)
+            return self._layer(self.embed_dim, "linear_out", dtype=jnp.float32)(asked)
+        start = {"kernel_init": nn.initializers.zeros, "dtype": jnp.float32}
+        x = self._layer(3 * self.embed_dim, "linear_out", **start)(asked)
+        of_target, of_source, drawn = jnp.split(x, 3, axis=-1)
         return target * (1.0 + of_target) + source * of_source + drawn
+
+    def _layer(self, features, name, **options):
+        """A linear layer of each cell, and of those around it within `reach`."""
+        if not self.reach:
+            return nn.Dense(features, name=name, **options)
+        side = 2 * self.reach + 1
+        return Conv(features, (side, side), name=name, **options)
 
     def _linear(self, source, target):
         """Tokens of both grids before their embeddings: [b hw width] twice."""
-        b, h, w, d = target.shape
+        b, h, w, _ = target.shape
         if self.shared_linear:
-            linear = nn.Dense(self.width, dtype=self.dtype, name="linear_in")
+            linear = self._layer(self.width, "linear_in", dtype=self.dtype)
             layers = linear, linear
         else:
             layers = (
-                nn.Dense(self.width, dtype=self.dtype, name=f"linear_{side}")
+                self._layer(self.width, f"linear_{side}", dtype=self.dtype)
                 for side in ("source", "target")
             )
         grids = source, target
-        return [layer(x.reshape(b, h * w, d)) for layer, x in zip(layers, grids, strict=True)]
+        return [layer(x).reshape(b, h * w, -1) for layer, x in zip(layers, grids, strict=True)]
 
     def _check(self, source, target):
         for name, array in (("source", source), ("target", target)):

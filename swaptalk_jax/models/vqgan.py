@@ -99,6 +99,8 @@ class VQGAN(nn.Module):
     Codebooks start uniform in +-1/codes, as in VQGAN: far too near to each other to stay in use,
     so training has to restart unused codes from encoder outputs.
 
+    width: channels at the first level. encoder_width: those of the encoder, 0: as many. Beside a
+        shortcut half as many give the same pictures.
     patch: the first convolution reads, and the last one writes, blocks of patch x patch pixels
         (space to depth). 1 in the paper; 2 spares a CPU the level of most pixels.
     shortcut: also a linear way from the pixels of a cell to z, and from a cell and its neighbours
@@ -114,6 +116,7 @@ class VQGAN(nn.Module):
     """
 
     width: int = 128
+    encoder_width: int = 0
     multipliers: tuple[int, ...] = (1, 1, 2, 2, 4)
     patch: int = 1
     shortcut: bool = False
@@ -130,15 +133,20 @@ class VQGAN(nn.Module):
         self.codebook_upper = self.param("codebook_upper", self._uniform, shape)
         self.codebook_lower = self.param("codebook_lower", self._uniform, shape)
         common = dict(
-            width=self.width,
             multipliers=self.multipliers,
             attention=self.attention,
             remat=self.remat,
             dtype=self.dtype,
         )
         last = {"kernel_init": nn.initializers.zeros} if self.shortcut else {}
-        self.encoder = Encoder(blocks=self.blocks, embed_dim=self.embed_dim, last=last, **common)
-        self.decoder = Decoder(blocks=self.blocks + 1, **common)
+        self.encoder = Encoder(
+            width=self.encoder_width or self.width,
+            blocks=self.blocks,
+            embed_dim=self.embed_dim,
+            last=last,
+            **common,
+        )
+        self.decoder = Decoder(width=self.width, blocks=self.blocks + 1, **common)
         # float32: pixels should not come out in bfloat16's 256 steps per octave.
         self.to_rgb = Conv(3 * self.patch**2, (3, 3), dtype=jnp.float32, **last)
         if self.shortcut:

@@ -127,7 +127,9 @@ def _wrong_networks(model):
     for name, network in model.items():
         for field, value in network.items():
             values = value if isinstance(value, (tuple, list)) else (value,)
-            least = 0 if field in ("attention_levels", "box", "groups") else 1
+            least = (
+                0 if field in ("attention_levels", "box", "groups", "encoder_width", "reach") else 1
+            )
             if any(type(v) is int and v < least for v in values):
                 yield f"{name}.{field}", f"{value} must be at least {least}"
     if "unet" in model:

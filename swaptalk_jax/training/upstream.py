@@ -15,7 +15,7 @@ from swaptalk_jax.training import processes
 from swaptalk_jax.weights import store
 
 # Slot of config.frozen -> the stage of ours that trains such a network.
-TRAINED_BY = {"recogniser": "identity", "vqgan": "vqgan", "expert": "expert"}
+TRAINED_BY = {"recogniser": "identity", "vqgan": "vqgan", "expert": "expert", "swap": "swap"}
 
 ONLY_FOR_CODES = ("data", "identity")  # of what a stage of codes needs
 WITH_RECOGNISER = ("vqgan", "swap")  # stages whose config.frozen holds one
@@ -95,8 +95,8 @@ def folder(config, stage):
     """The folder of a stage's finished network, as this config knows it."""
     if stage == config.stage:
         return config.workdir
-    known = dict(config.get("bundle", {}))
-    known |= {maker: config.frozen.get(slot) for slot, maker in TRAINED_BY.items()}
+    known = {maker: config.frozen.get(slot) for slot, maker in TRAINED_BY.items()}
+    known |= config.get("bundle", {})
     return known.get(stage) or f"{config.root}/{stage}"
 
 

@@ -27,13 +27,17 @@ NOTICE = (
 
 
 def export(
-    folders: dict[str, str | os.PathLike], out: str | os.PathLike, parts: Any
+    folders: dict[str, str | os.PathLike],
+    out: str | os.PathLike,
+    parts: Any,
+    float16: bool = False,
 ) -> dict[str, Any]:
     """Writes the bundle of finished stages; returns its config (dict).
 
     folders: {stage: folder of its run}, but for that of the recogniser.
     parts: {file of the bundle, without its ending: (stage that trained it, names of the networks in
     it)}, as the stages declare them (stages.bundled).
+    float16: files hold half as many bytes; whoever loads them computes in float32 all the same.
     Its recogniser is the one that the swap was trained against, also where it is an imported one.
     The folder `out` appears whole or not at all; a bundle that was there is replaced.
     Raises CheckpointError: a stage is not finished, or was trained on another VQGAN's codes.
@@ -58,7 +62,7 @@ def export(
     blobs = {
         f"{name}.safetensors": to_safetensors(
             {
-                key: np.array(value, order="C")
+                key: np.array(_stored(value, float16), order="C")
                 for key, value in traverse_util.flatten_dict(tree, sep="/").items()
             }
         )
@@ -101,8 +105,17 @@ def load(folder: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Any]]:
                 f"{folder / name}: its bytes are not those of config.json (changed, or cut off); "
                 "export or copy the bundle again"
             )
-        params |= traverse_util.unflatten_dict(parse_safetensors(blob), sep="/")
+        flat = {k: _computed(v) for k, v in parse_safetensors(blob).items()}
+        params |= traverse_util.unflatten_dict(flat, sep="/")
     return params, config
+
+
+def _stored(array, float16):
+    return array.astype(np.float16) if float16 and array.dtype == np.float32 else array
+
+
+def _computed(array):
+    return array.astype(np.float32) if array.dtype == np.float16 else array
 
 
 def _finished(folder, stage):

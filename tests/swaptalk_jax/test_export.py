@@ -5,6 +5,8 @@ import shutil
 import subprocess
 import sys
 
+import jax
+import numpy as np
 import random_bundle
 from places import ROOT
 
@@ -37,6 +39,23 @@ def test_export_takes_stages_from_where_the_config_says(tmp_path):
     code, told = run(f"--config.root={tmp_path / 'nowhere'}", f"--out={out}")
     assert code and f"{tmp_path}/nowhere/vqgan: this stage is not finished" in told
     assert "--config.workdir=" in told and "Traceback" not in told
+
+
+def test_a_bundle_of_half_the_bytes_computes_nearly_the_same(tmp_path):
+    random_bundle.train(tmp_path / "runs")
+    whole, _ = bundle.load(random_bundle.folder())
+    flags = (f"--config.root={tmp_path / 'runs'}", f"--out={tmp_path / 'half'}", "--float16")
+    assert run(*flags)[0] == 0
+    half, _ = bundle.load(tmp_path / "half")
+    assert jax.tree.map(np.shape, half) == jax.tree.map(np.shape, whole)
+    for one, other in zip(jax.tree.leaves(half), jax.tree.leaves(whole), strict=True):
+        assert one.dtype == other.dtype
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-7)
+    sizes = [
+        sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+        for folder in (tmp_path / "half", random_bundle.folder())
+    ]
+    assert sizes[0] < 0.65 * sizes[1]  # heads of so small networks are as large as they
 
 
 def test_the_recogniser_is_the_one_that_the_swap_was_trained_against(tmp_path):

@@ -68,6 +68,7 @@ def test_the_papers_figure_is_the_default_and_smaller_sizes_say_where_they_depar
         own, paper = not common.full(size), common.full(size)
         module, lips = swap.get_config(size).model.swap, sync.get_config(size)
         assert (module.shared_linear, module.equal_start, module.residual) == (own, own, own)
+        assert module.reach == int(own)
         assert (lips.model.unet.residual, lips.model.warp.attention) == (own, own)
         assert lips.model.unet.groups == (32 if paper else 0)
         assert lips.inference.warp == ("never" if paper else "self")

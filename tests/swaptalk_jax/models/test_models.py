@@ -508,6 +508,26 @@ def test_the_papers_figures_differ_from_the_small_sizes_by_fields():
         assert any("attention" in name for name in found) == attention
 
 
+@pytest.mark.parametrize("reach", [0, 1])
+def test_how_far_a_swapped_cell_sees(reach):
+    fields = dict(blocks=1, width=16, heads=2, ffn_width=16, embed_dim=8, grid=(8, 8))
+    network = SwapTransformer(**fields, reach=reach)
+    source, target = array(1, 8, 8, 8), array(1, 8, 8, 8, seed=1)
+    params = network.init(jax.random.key(0), source, target)
+    other = network.apply(params, source, jnp.asarray(target).at[0, 3, 3].add(1.0))
+    moved = np.abs(other - network.apply(params, source, target)).max((0, 3)) > 1e-6
+    seen = np.zeros((8, 8), bool)
+    seen[3 - 2 * reach : 4 + 2 * reach, 3 - 2 * reach : 4 + 2 * reach] = True
+    np.testing.assert_array_equal(moved, seen)
+
+
+def test_an_encoder_may_be_narrower_than_the_decoder():
+    for given, width in ((0, 8), (4, 4)):
+        found = shapes(VQGAN(width=8, encoder_width=given, multipliers=(1, 2)), array(1, 16, 16, 3))
+        assert found["encoder/from_rgb/kernel"].shape[-1] == width
+        assert found["to_rgb/kernel"].shape[-2] == 8
+
+
 def test_the_generator_keeps_the_upper_half_and_moves_lips_only_where_asked():
     (warp, _), (unet, _) = TINY["warp"], TINY["unet"]
     generator = Generator(warp, unet)

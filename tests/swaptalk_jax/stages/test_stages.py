@@ -162,6 +162,61 @@ def test_sound_around_a_frame_has_to_last_as_long_as_a_window():
         stages.named("sync").check(c)
 
 
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"sync": 0.1, "frames": 3}, "config.loss.frames = 3, config.loss.sync = 0.1: one of them"),
+        ({"swapped": 2}, "config.loss.swapped = 2 needs config.frozen.swap: give the folder"),
+    ],
+)
+def test_a_loss_of_lips_that_cannot_be_had_is_refused_in_one_line(fields, words):
+    c = sync.get_config("micro")
+    c.loss.update(fields)
+    with pytest.raises(errors.RunError, match=words):
+        stages.named("sync").check(c)
+
+
+class Numbers:
+    """A VQGAN whose codes are its embeddings."""
+
+    def apply(self, params, x, method):
+        return x[..., 0].astype(int) if method == "nearest" else x[..., None] * jnp.ones(2)
+
+
+class Sum:
+    """A swap whose result tells both faces."""
+
+    def apply(self, params, source, target):
+        return target + 100.0 * source
+
+
+def test_lips_are_learned_on_some_frames_and_on_swapped_faces():
+    c = sync.get_config("micro")
+    frozen = {"vqgan": Numbers(), "expert": None, "swap": Sum()}
+    stage, nets = stages.make(c, frozen), dict.fromkeys(frozen)
+    window, place = 10 * jnp.arange(3), jnp.ones((2, 2), int)
+    batch = {
+        "codes": (window[:, None] + jnp.arange(5))[..., None, None] * place,
+        "reference": (window + 5)[:, None, None] * place,
+        "audio": (window[:, None] + jnp.arange(5))[..., None] * jnp.ones(2 * c.data.context),
+    }
+
+    def told(*options):
+        return [
+            x.reshape(3, -1, *x.shape[1:])[..., 0, 0] for x in stage.frames(nets, batch, *options)
+        ]
+
+    target, reference, sound = told(3)
+    np.testing.assert_array_equal(sound, [[0, 2, 4], [10, 12, 14], [20, 22, 24]])
+    np.testing.assert_array_equal(target[..., 0], sound)
+    np.testing.assert_array_equal(reference[..., 0], [[5] * 3, [15] * 3, [25] * 3])
+    target, reference, heard = told(3, 2)
+    np.testing.assert_array_equal(heard, sound)
+    swapped = np.array([1500, 2500, 0])  # by the next window's reference; the last one is left
+    np.testing.assert_array_equal(target[..., 0], sound + swapped[:, None])
+    np.testing.assert_array_equal(reference[:, 0, 0], [1505, 2515, 25])
+
+
 @dataclasses.dataclass
 class Doubled:
     """A frozen network that no stage opened: it is handed over."""
@@ -172,7 +227,9 @@ class Doubled:
 def test_stages_open_no_files(monkeypatch):
     monkeypatch.setattr(Path, "read_text", lambda *_: pytest.fail("a file was opened"))
     monkeypatch.setattr(finished.store, "load_network", lambda *_: pytest.fail("a file was opened"))
-    frozen = {slot: Doubled(slot) for slot in ("vqgan", "recogniser", "expert", "perceptual")}
+    frozen = {
+        slot: Doubled(slot) for slot in ("vqgan", "recogniser", "expert", "perceptual", "swap")
+    }
     for module in (identity, vqgan, swap, sync):
         stage = stages.make(module.get_config("micro"), frozen, {"identities": ["ann"] * 3})
         assert set(stage.networks) == {*stage.frozen, *stage.optional}

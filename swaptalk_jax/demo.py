@@ -1,0 +1,60 @@
+"""A first clip in a minute: the bundle that comes with the package, and two drawn people.
+
+    python -m swaptalk_jax.demo --out=demo
+
+Draws two people who speak. Puts the first one's face onto the second one, who then says the first
+one's words. Writes `result.mp4`, and `side_by_side.mp4` with both and the result in one picture.
+--source and --target take files of your own, with drawn faces: the bundle knows no others.
+"""
+
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+from absl import flags
+
+from data_pipelines.media import audio, read_video, write_video
+from data_pipelines.synthetic import sampling
+from swaptalk_jax import command
+from swaptalk_jax.inference import swaptalk
+from swaptalk_jax.inference.edit import infer
+from swaptalk_jax.inference.mark import MARK
+
+BUNDLE = Path(__file__).parent / "demo_bundle"
+SIDE, FRAMES = 256, 75  # pixels, and three seconds
+
+
+def report(line):
+    """Tells a line of progress."""
+    print(f"[demo] {line}", flush=True)
+
+
+def main(values):
+    """Draws, infers, and puts the three clips side by side; values: those of the flags."""
+    out = Path(values.out)
+    pipe = swaptalk.SwapTalk(values.bundle)
+    drawn = out / "drawn"
+    report(f"two people are drawn into {drawn}")
+    sampling.write(drawn, seed=values.seed, identities=2, clips=2, frames=FRAMES, size=SIDE)
+    source, target = drawn / "0000" / "000.mp4", drawn / "0001" / "000.mp4"
+    words = drawn / "0000" / "001.mp4"
+    result = out / "result.mp4"
+    infer(pipe, source, target, result, words, report=report)
+    side_by_side(out / "side_by_side.mp4", [source, target, result], words)
+    report(f"{result}: the first one's face and words on the second one, marked as AI-generated")
+    report(f"{out / 'side_by_side.mp4'}: source, target and result")
+
+
+def side_by_side(path, clips, sound):
+    """Writes clips of one height and of 25 frames a second beside one another, with this sound."""
+    samples = audio.read_audio(sound, rate=None, mono=False)
+    rows = zip(*(read_video.read_frames(clip) for clip in clips), strict=False)
+    write_video.write_video(path, map(np.hstack, rows), Fraction(25), samples, MARK)
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("out", "demo", "Folder for the clips.")
+    flags.DEFINE_string("bundle", str(BUNDLE), "Another bundle of drawn people.")
+    flags.DEFINE_integer("seed", 1, "Another number draws other people.", lower_bound=0)
+    flags.DEFINE_string(*command.CACHE_FLAG)
+    command.start("demo", main, stopped="stopped")

@@ -16,6 +16,9 @@ SIGMA = 2.0
 MAX_GAP = 10
 # Samples per crop pixel and side. More buy nothing, and bad landmarks must not cost gigabytes.
 MAX_SUPERSAMPLING = 16
+# Of `face_mask`: forehead and jaw beyond the landmarks, by their distance from the nose's tip, and
+# the width of the soft border by the crop's.
+FOREHEAD, JAW, SOFT = 0.8, 0.12, 0.02
 
 
 def transform(points, matrix):
@@ -81,16 +84,35 @@ def matrices(landmarks, size, sigma=SIGMA, max_gap=MAX_GAP):
     max_gap frames between two faces of one shot are bridged; other frames without a face stay NaN.
     Returns float64 [t 2 3], frame pixels -> crop pixels.
     """
-    centres, x = _quad(landmarks)
-    scale = np.linalg.norm(x, axis=1)
-    state = np.column_stack([centres, np.log(scale), x / scale[:, None]])
-    for first, end in _shots(state, max_gap):
-        known = np.flatnonzero(np.isfinite(state[first:end, 0]))
-        frames = np.arange(end - first)
-        columns = [np.interp(frames, known, column[known]) for column in state[first:end].T]
-        state[first:end] = _smooth(np.column_stack(columns), sigma)
+    state = _state(landmarks)
+    state = _steady(state, _shots(state, max_gap), sigma)
     direction = state[:, 3:] / np.linalg.norm(state[:, 3:], axis=1, keepdims=True)
     return _matrices(state[:, :2], direction * np.exp(state[:, 2:3]), size)
+
+
+def steady(landmarks, sigma=SIGMA, max_gap=MAX_GAP):
+    """landmarks [t 68 2] smoothed and bridged as `matrices` does -> float64 [t 68 2], or NaN."""
+    flat = np.asarray(landmarks, np.float64).reshape(len(landmarks), -1)
+    shots = _shots(_state(landmarks), max_gap)
+    return _steady(flat, shots, sigma).reshape(-1, 68, 2)
+
+
+def _state(landmarks):
+    """landmarks [t 68 2] -> [t 5]: the quad's centre, log of its half-side, its direction."""
+    centres, x = _quad(landmarks)
+    scale = np.linalg.norm(x, axis=1)
+    return np.column_stack([centres, np.log(scale), x / scale[:, None]])
+
+
+def _steady(values, shots, sigma):
+    """values [t n], NaN where unknown, bridged and smoothed in each shot; NaN outside of them."""
+    result = np.full_like(values, np.nan)
+    for first, end in shots:
+        known = np.flatnonzero(np.isfinite(values[first:end]).all(1))
+        frames = np.arange(end - first)
+        columns = [np.interp(frames, known, column[known]) for column in values[first:end].T]
+        result[first:end] = _smooth(np.column_stack(columns), sigma)
+    return result
 
 
 def _shots(state, max_gap):
@@ -174,6 +196,27 @@ def soft_mask(size):
     mask = (ramp * ramp * (3 - 2 * ramp)).astype(np.float32)
     mask.setflags(write=False)
     return mask
+
+
+def face_mask(points, size):
+    """Weight of the inner face in a crop of `size` pixels: float32 [size size] in 0..1.
+
+    points [68 2] in crop pixels. 1 from above the brows to below the chin, soft outside of that:
+    hair and background stay the frame's own. The forehead is an arch over the brows; below the chin
+    there is room for a jaw that opens.
+    """
+    points = np.asarray(points, np.float64)
+    brows, tip, jaw = points[17:27], points[33], points[:17]
+    arch = 0.4 + 0.6 * np.sin(np.linspace(0, np.pi, 10))[:, None]
+    forehead = brows + FOREHEAD * arch * (brows.mean(0) - tip)
+    chin = jaw + JAW * np.sin(np.linspace(0, np.pi, 17))[:, None] * (jaw[8] - tip)
+    hull = cv2.convexHull(np.concatenate([forehead, chin]).astype(np.float32))
+    mask = np.zeros((size, size), np.float32)
+    fraction = 4  # bits of a pixel
+    corners = np.rint(hull * 2**fraction).astype(np.int32)
+    cv2.fillConvexPoly(mask, corners, 1.0, cv2.LINE_AA, fraction)
+    soft = cv2.GaussianBlur(mask, (0, 0), SOFT * size, borderType=cv2.BORDER_CONSTANT)
+    return np.minimum(np.clip(2 * soft, 0, 1), soft_mask(size))
 
 
 def mouth_area(height, width):

@@ -65,6 +65,7 @@ def measure(config, folder, tell, rounds):
     pictures = rng.integers(0, 256, (n, size, size, 3), np.uint8)
     windows = rng.standard_normal((n, context, width), np.float32)
     matrices = np.tile(np.float32([[1, 0, 0], [0, 1, 0]]), (CHUNKS * n, 1, 1))
+    points = np.tile(size * rng.random((68, 2)), (CHUNKS * n, 1, 1))
     source = pipe.encode(pictures[:1])[0]
 
     def clip():
@@ -73,6 +74,7 @@ def measure(config, folder, tell, rounds):
             pipe,
             stream,
             matrices,
+            points,
             source,
             lambda first, count: windows[:count],
             own_reference=True,

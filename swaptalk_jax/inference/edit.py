@@ -77,6 +77,7 @@ def infer(
         pipe,
         _exactly(read_video.read_frames(target, fps), frames, len(points), target),
         matrices,
+        align.steady(points),
         source_z,
         lambda first, count: tokens.context_windows(
             features, fps, count, pipe.audio["context"], first
@@ -95,6 +96,7 @@ def edit(
     pipe: SwapTalk,
     frames: Iterable[np.ndarray],
     matrices: np.ndarray,
+    points: np.ndarray,
     source: np.ndarray,
     sound: Callable[[int, int], np.ndarray],
     own_reference: bool,
@@ -104,8 +106,9 @@ def edit(
     """Yields the frames with the face swapped and in sync, in order; others as they are.
 
     frames: iterator of uint8 [h w 3]; matrices [t 2 3], frame -> crop pixels, NaN without a face;
-    source: z [h w d]; sound(first, count) -> context windows of these frames. own_reference: each
-    frame's own lips are changed, else those of the first face.
+    points [t 68 2]: the landmarks in frame pixels, which tell how far a face reaches; source:
+    z [h w d]; sound(first, count) -> context windows of these frames. own_reference: each frame's
+    own lips are changed, else those of the first face.
     """
     first, reference = 0, None
     while chunk := list(itertools.islice(frames, pipe.batch_size)):
@@ -118,7 +121,8 @@ def edit(
             windows = sound(first, len(chunk))[rows]
             z = pipe.sync(z, z if own_reference else reference, windows, warp)
             for i, face in zip(rows, pipe.decode(z), strict=True):
-                chunk[i] = align.paste(chunk[i], face, here[i])
+                mask = align.face_mask(align.transform(points[first + i], here[i]), pipe.size)
+                chunk[i] = align.paste(chunk[i], face, here[i], mask)
         yield from chunk
         first += len(chunk)
 

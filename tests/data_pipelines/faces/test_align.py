@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from data_pipelines.faces import align
+from data_pipelines.synthetic import sampling
 from swaptalk_jax.stages import losses
 
 
@@ -166,6 +167,37 @@ def test_soft_mask_covers_the_face_and_ends_softly(size):
     assert mask[brow:chin, int(0.25 * size) : int(0.75 * size)].min() > 0.6
     steps = np.abs(np.diff(mask, axis=0)).max(), np.abs(np.diff(mask, axis=1)).max()
     assert max(steps) * size < 20  # no edge steeper than a twentieth of the crop
+
+
+@pytest.mark.parametrize("size", [64, 256])
+@pytest.mark.parametrize("who", [1, 5])  # without and with a beard
+def test_face_mask_has_the_inner_face_and_leaves_hair_and_background(size, who):
+    clip = sampling.sample_clip(seed=1, identity_index=who, clip_index=0, frames=1)
+    points = sampling.render_frame(clip, 0, 256)[1]
+    inner = align.transform(points, align.similarity(points, size))
+    mask = align.face_mask(inner, size)
+    assert mask.dtype == np.float32 and mask.shape == (size, size)
+    at = np.rint(inner[17:]).astype(int)  # brows, nose, eyes and mouth, not the jaw's outline
+    assert mask[at[:, 1], at[:, 0]].min() > 0.9
+    brow, (left, right) = inner[17:27, 1].min(), inner[[0, 16], 0]
+    away = int(0.1 * size)
+    assert mask[: int(brow - 0.28 * size)].max() < 0.1  # hair
+    assert max(mask[:, : int(left) - away].max(), mask[:, int(right) + away :].max()) < 0.1
+    assert np.abs(np.diff(mask, axis=1)).max() * size < 40
+    wide = inner[:17] + [0, 0.03 * size]  # a jaw that opens further than the target's
+    wide = np.rint(wide[6:11]).astype(int)
+    assert mask[wide[:, 1], wide[:, 0]].min() > 0.2
+
+
+def test_steady_landmarks_have_a_place_wherever_there_is_a_matrix():
+    still = face_at((200, 200), 90)
+    shaking = still + np.random.default_rng(0).normal(0, 1, (60, 68, 2))
+    shaking[[5, 20]] = shaking[30:50] = np.nan
+    found = align.steady(shaking)
+    known = np.isfinite(align.matrices(shaking, 64)).all((1, 2))
+    np.testing.assert_array_equal(np.isfinite(found).all((1, 2)), known)
+    assert known[[5, 20]].all() and not known[30:50].any()
+    assert np.abs(found[known] - still).mean() < 0.5 * np.abs(shaking[10:20] - still).mean()
 
 
 def test_mouth_box_holds_the_mouth_and_stays_in_the_crop():

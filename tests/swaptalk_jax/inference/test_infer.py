@@ -91,13 +91,16 @@ def test_frames_without_a_face_pass_and_none_is_misplaced(inputs, self_driven):
         list(read_video.read_frames(inputs / "clip.mp4")),
         list(read_video.read_frames(out)),
     )
-    matrices = align.matrices(landmarks.load_landmarks(inputs / "clip.landmarks.npz"), 16)
+    points = landmarks.load_landmarks(inputs / "clip.landmarks.npz")
+    matrices, points = align.matrices(points, 16), align.steady(points)
     outside = np.ones((FRAMES, HEIGHT, WIDTH), bool)
     inside = np.zeros((FRAMES, HEIGHT, WIDTH), bool)
     for i in range(FRAMES):
         if i not in LONG_GAP:
             white = np.full((16, 16, 3), 255, np.uint8)
-            mask = align.paste(np.zeros((HEIGHT, WIDTH, 3), np.uint8), white, matrices[i])[..., 0]
+            shape = align.face_mask(align.transform(points[i], matrices[i]), 16)
+            black = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+            mask = align.paste(black, white, matrices[i], shape)[..., 0]
             outside[i] = cv2.dilate(mask, np.ones((9, 9))) == 0  # the codec smears
             inside[i] = mask > 200
     change = np.abs(np.stack(before) - np.stack(after)[:, :HEIGHT, :WIDTH].astype(float)).mean(-1)
@@ -154,13 +157,16 @@ def test_self_driven_takes_the_first_face_as_reference_and_cross_driven_its_own(
     frames = np.random.default_rng(0).integers(0, 255, (6, 16, 16, 3), np.uint8)
     matrices = np.tile(np.eye(2, 3), (6, 1, 1))
     matrices[0] = np.nan
+    points = np.random.default_rng(1).uniform(0, 16, (6, 68, 2))
     source = pipe.encode(frames[:1])[0]
 
     def heard(first, count):
         return np.full((count, 4, 160), first)
 
     for own in (False, True):
-        made = list(edit.edit(pipe, iter(frames), matrices, source, heard, own, not own, True))
+        made = list(
+            edit.edit(pipe, iter(frames), matrices, points, source, heard, own, not own, True)
+        )
         assert len(made) == 6 and (made[0] == frames[0]).all()
     (first, r0, w0), (second, r1, _), (third, r2, w2), _ = calls
     assert (r0 == first[0]).all() and (r1 == first[0]).all() and w0

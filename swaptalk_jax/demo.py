@@ -32,6 +32,7 @@ def report(line):
 def main(values):
     """Draws, infers, and puts the three clips side by side; values: those of the flags."""
     out = Path(values.out)
+    command.keep_compiled(out / "compiled")  # not beside the bundle, which may be read-only
     pipe = swaptalk.SwapTalk(values.bundle)
     drawn = out / "drawn"
     report(f"two people are drawn into {drawn}")
@@ -56,5 +57,4 @@ if __name__ == "__main__":
     flags.DEFINE_string("out", "demo", "Folder for the clips.")
     flags.DEFINE_string("bundle", str(BUNDLE), "Another bundle of drawn people.")
     flags.DEFINE_integer("seed", 1, "Another number draws other people.", lower_bound=0)
-    flags.DEFINE_string(*command.CACHE_FLAG)
     command.start("demo", main, stopped="stopped")

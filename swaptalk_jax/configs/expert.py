@@ -50,7 +50,7 @@ def get_config(size=""):
             paper=dict(steps=200_000, batch_size=256, eval_batch_size=256),
             small=dict(steps=400, batch_size=64, eval_batch_size=64),
             live=dict(steps=600, batch_size=64, eval_batch_size=64),
-            demo=dict(steps=1500, batch_size=64, eval_batch_size=64),
+            demo=dict(steps=1200, batch_size=64, eval_batch_size=64),
             tiny=dict(steps=600, batch_size=64, eval_batch_size=64),
             micro=dict(steps=4, batch_size=4, eval_batch_size=4),
         )

@@ -57,7 +57,7 @@ def get_config(size=""):
             paper=dict(steps=200_000, batch_size=8, eval_batch_size=16),
             small=dict(steps=300, batch_size=8, eval_batch_size=16),
             live=dict(steps=600, batch_size=8, eval_batch_size=16),
-            demo=dict(steps=6000, batch_size=8, eval_batch_size=16),
+            demo=dict(steps=4000, batch_size=8, eval_batch_size=16),
             tiny=dict(steps=600, batch_size=8, eval_batch_size=16),
             micro=dict(steps=4, batch_size=2, eval_batch_size=2),
         )

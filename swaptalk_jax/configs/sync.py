@@ -70,7 +70,7 @@ def get_config(size=""):
             paper=dict(steps=200_000, batch_size=20, eval_batch_size=20),
             small=dict(steps=400, batch_size=8, eval_batch_size=16),
             live=dict(steps=750, batch_size=8, eval_batch_size=16),
-            demo=dict(steps=5000, batch_size=8, eval_batch_size=16),
+            demo=dict(steps=3000, batch_size=8, eval_batch_size=16),
             tiny=dict(steps=750, batch_size=8, eval_batch_size=16),
             micro=dict(steps=4, batch_size=2, eval_batch_size=2),
         )

@@ -73,7 +73,7 @@ setup(
     ],
     python_requires=">=3.11",
     packages=find_packages(include=["data_pipelines*", "swaptalk_jax*"]),
-    package_data={"data_pipelines": ["py.typed"], "swaptalk_jax": ["py.typed"]},
+    package_data={"data_pipelines": ["py.typed"], "swaptalk_jax": ["py.typed", "demo_bundle/*"]},
     entry_points={"console_scripts": ["swaptalk = swaptalk_jax.cli:main"]},
     install_requires=CORE,
     extras_require=EXTRAS,

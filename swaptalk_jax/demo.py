@@ -3,16 +3,20 @@
     python -m swaptalk_jax.demo --out=demo
 
 Draws two people who speak. Puts the first one's face onto the second one, who then says the first
-one's words. Writes `result.mp4`, and `side_by_side.mp4` with both and the result in one picture.
---source and --target take files of your own, with drawn faces: the bundle knows no others.
+one's words. Writes `result.mp4`, and source, target and result side by side, as .mp4 and .gif.
+The bundle knows drawn faces only. For real ones, train one on your own videos: docs/data.md.
 """
 
+import io
+import itertools
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 from absl import flags
+from PIL import Image
 
+from data_pipelines import files
 from data_pipelines.media import audio, read_video, write_video
 from data_pipelines.synthetic import sampling
 from swaptalk_jax import command
@@ -43,14 +47,23 @@ def main(values):
     infer(pipe, source, target, result, words, report=report)
     side_by_side(out / "side_by_side.mp4", [source, target, result], words)
     report(f"{result}: the first one's face and words on the second one, marked as AI-generated")
-    report(f"{out / 'side_by_side.mp4'}: source, target and result")
+    report(f"{out / 'side_by_side.mp4'} and .gif: source, target and result")
 
 
 def side_by_side(path, clips, sound):
-    """Writes clips of one height and of 25 frames a second beside one another, with this sound."""
+    """Writes clips of one height and of 25 frames a second beside one another.
+
+    path: .mp4, with this sound; a .gif of every second frame stands beside it.
+    """
     samples = audio.read_audio(sound, rate=None, mono=False)
     rows = zip(*(read_video.read_frames(clip) for clip in clips), strict=False)
-    write_video.write_video(path, map(np.hstack, rows), Fraction(25), samples, MARK)
+    frames = [np.hstack(row) for row in rows]
+    write_video.write_video(path, frames, Fraction(25), samples, MARK)
+    pictures = [Image.fromarray(frame) for frame in itertools.islice(frames, 0, None, 2)]
+    buffer = io.BytesIO()
+    options = {"save_all": True, "append_images": pictures[1:], "duration": 80, "loop": 0}
+    pictures[0].save(buffer, "GIF", comment=MARK["comment"], **options)
+    files.replace(path.with_suffix(".gif"), buffer.getvalue())
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import types
 
 import av
 import random_bundle
+from PIL import Image
 
 from data_pipelines.media import read_video
 from swaptalk_jax import demo
@@ -22,6 +23,9 @@ def test_the_demo_draws_two_people_and_shows_them_beside_the_result(tmp_path, mo
         assert len(frames) == 6 and frames[0].shape == (96, width, 3)
         with av.open(path) as file:
             assert "AI-generated" in file.metadata["comment"] and file.streams.audio
+    with Image.open(tmp_path / "d" / "side_by_side.gif") as loop:
+        assert loop.n_frames == 3 and loop.size == (288, 96)
+        assert b"AI-generated" in loop.info["comment"]
     result = next(read_video.read_frames(tmp_path / "d" / "result.mp4"))
     beside = next(read_video.read_frames(tmp_path / "d" / "side_by_side.mp4"))
     assert abs(beside[:, 192:].astype(int) - result).mean() < 4

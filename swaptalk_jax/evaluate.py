@@ -4,7 +4,7 @@
         --codes=runs/tiny/codes --out=runs/tiny
 
 Writes evaluation.json (all numbers), report.html (numbers, pictures, loss curves) and result.jpg
-(source, target, truth, result of eight swaps) into --out.
+(source, target, truth, result of the worst, the median and the best swaps) into --out.
 What a number means stands in evaluation/metrics/.
 """
 

@@ -104,7 +104,7 @@ class Landmarker:
         matrix = np.array([[scale, 0, (scale - 1) / 2], [0, scale, (scale - 1) / 2]])
         kind = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
         boxes = self._boxes(cv2.resize(gray, shape[::-1], interpolation=kind), matrix)
-        found = (self._points(image, *box) for box in boxes)
+        found = (self.points(image, *box) for box in boxes)
         return sorted(found, key=tracks.extent, reverse=True)
 
     def look_for(self, image, width):
@@ -123,7 +123,7 @@ class Landmarker:
         side = int(NEAR_FACE * NEAR_WINDOW)
         matrix = _window(tracks.centre(previous), scale, side)
         boxes = self._boxes(_gray_patch(image, matrix, side), matrix)
-        faces = tracks.reachable([self._points(image, *box) for box in boxes], previous)
+        faces = tracks.reachable([self.points(image, *box) for box in boxes], previous)
         return faces[0] if faces else None
 
     def _boxes(self, gray, matrix):
@@ -135,7 +135,11 @@ class Landmarker:
             boxes.append((align.transform(middle, back), found.width() * back[0, 0]))
         return boxes
 
-    def _points(self, image, centre, width):
+    def points(self, image, centre, width):
+        """The points of a face whose place is known -> float32 [68 2] in pixels of the image.
+
+        image uint8 [h w 3]; centre (x, y) and width: of the box that the detector would find.
+        """
         import dlib
 
         side = int(PREDICTOR_FACE * PREDICTOR_WINDOW)

@@ -58,7 +58,11 @@ def evaluate(pipe, data, codes):
 
 
 def faces(rows):
-    """One picture of rows (source, target, truth, result), two of them side by side."""
+    """One picture of rows (source, target, truth, result), two of them side by side.
+
+    rows: {"Worst eighth" and so on: rows}, in this order.
+    """
+    rows = [row for found in rows.values() for row in found]
     pairs = zip(rows[::2], rows[1::2], strict=False)
     return grid([np.stack([*left, *right]) for left, right in pairs], scale_to=128)
 
@@ -85,4 +89,7 @@ def lines(evaluation):
     if "second/id_retrieval" not in evaluation:
         told.append("identities were judged by the bundle's own recogniser alone; dlib's is")
         told.append("asked too after: pip install -e '.[media]'")
+    if "lips/correlation" not in evaluation:
+        told.append("how far lips open was not measured: it needs dlib (the extra `media`) and")
+        told.append("clips whose lips move")
     return told

@@ -16,7 +16,8 @@ from data_pipelines.rates import FRAME_RATE, TOKENS
 ENROLLED, FRAMES, TRIPLES, PAIRS, CLIPS, JOINT = 1200, 256, 240, 768, 40, 64
 WINDOWS = 2  # runs of consecutive frames, of the expert's length, in each clip
 TOGETHER = 8  # clips worked on at once, so that batches are full
-SHOWN, STRIPS, STRIP = 8, 4, 10  # examples, clips, and frames of a clip in the report
+# Of the worst, the median and the best eighth in the report: examples, clips, frames of a clip.
+SHOWN, STRIPS, STRIP = 4, 2, 10
 
 
 def seen(pipe, validation, windows, length):
@@ -38,6 +39,21 @@ def sounds(pipe, windows, length, whose):
         features = w[whose]["features"]
         said.append(features[np.minimum(tokens, len(features) - 1)].astype(np.float32))
     return np.concatenate(heard), np.stack(said)
+
+
+def spoken(pipe, clip, other, frames):
+    """Frames 1 ... frames - 1 of a clip as {name: uint8 [frames-1 s s 3]}.
+
+    "": the lips of the clip's first frame made to say its sound; "_floor": made to say that of the
+    clip `other`; "_ceiling": the VQGAN's reconstruction of the true frames.
+    """
+    target, reference = pipe.lookup(clip["codes"][1:frames]), pipe.lookup(clip["codes"][:1])[0]
+    heard, foreign = (sound_around(pipe, c, frames)[1:] for c in (clip, other))
+    return {
+        "": pipe.decode(pipe.sync(target, reference, heard)),
+        "_floor": pipe.decode(pipe.sync(target, reference, foreign)),
+        "_ceiling": pipe.decode(target),
+    }
 
 
 def sound_around(pipe, clip, frames, first=0):

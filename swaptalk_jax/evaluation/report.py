@@ -11,19 +11,34 @@ import numpy as np
 from data_pipelines.html import markup
 from swaptalk_jax.weights.bundle import NOTICE
 
+ENLARGED = 256  # px of a face's side in the page: 4x for 64 px, 1x for 256; larger ones are shrunk
 EMBEDDED = 8 << 20  # bytes of a clip that are put into the page; a larger one is linked
 MEANING = {
     "vqgan/psnr": "Reconstruction of a frame through its codes, dB",
     "vqgan/blockiness": "How much the grid of cells shows, 1 as in the frame",
+    "vqgan/background_hue": "Error of the background's tint, CIELAB (a, b); 2 can just be seen",
     "vqgan/codes_used_upper": "Codes in use, upper half of the face",
     "vqgan/codes_used_lower": "Codes in use, lower half of the face",
     "expert/accuracy": "Lip expert: in sync or not?",
     "swap/error_ratio": "Error of the swapped face, against leaving the target's",
+    "swap/background_hue": "The same of a swapped face, against the true swap",
     "sync/mouth_error_ratio": "Error of the mouth, against leaving the reference's lips",
+    "sync/sharpness": "Sharpness of the mouth, 1 as in the true frame",
+    "sync/sharpness_floor": "The same of the VQGAN's reconstruction",
+    "sync/flicker": "Jitter of the mouth from frame to frame, 1 as in the true frames",
+    "sync/flicker_floor": "The same of the VQGAN's reconstruction",
+    "joint/sharpness": "Sharpness of the mouth after a swap, 1 as in the true swap",
+    "lips/correlation": "Do lips open when the true ones do? 1: always, 0: by chance",
+    "lips/correlation_ceiling": "The same of the VQGAN's reconstruction",
+    "lips/correlation_floor": "The same of lips made for another clip's sound",
+    "lips/movement": "How much lips move, 1 as the true ones",
+    "lips/movement_ceiling": "The same of the VQGAN's reconstruction",
 }
 STYLE = """
-.strip { display: grid; grid-template-columns: 88px 1fr; gap: 8px 10px; align-items: center;
-  margin-bottom: 12px; } .strip .reference { grid-row: span 2; }
+main { max-width: 1140px; } h3 { margin: 1rem 0 .4rem; }
+.row { display: flex; gap: 8px; margin-bottom: 10px; overflow-x: auto; }
+.row figure { margin: 0; flex: none; } .row figcaption { font-size: 12px; margin: 0; }
+.row img { image-rendering: pixelated; max-width: none; border-radius: 0; }
 .pass { color: var(--good); font-weight: 600; } .fail { color: var(--bad); font-weight: 600; }
 """
 
@@ -44,9 +59,9 @@ def page(evaluation, pictures, workdir, clip=None):
         f"<p class=notice>Every “result” and “reconstruction” is generated. {NOTICE}</p>",
         _thresholds(evaluation),
         _clip(clip),
-        _swaps(pictures.get("swap", ())),
-        _strips(pictures.get("sync", ())),
-        _reconstructions(pictures.get("reconstruction", ())),
+        _swaps(pictures.get("swap", {})),
+        _strips(pictures.get("sync", {})),
+        _reconstructions(pictures.get("reconstruction", {})),
         _curves(workdir, bundle["steps"]),
         _numbers(evaluation),
     ]
@@ -69,11 +84,12 @@ def _thresholds(evaluation):
 def _numbers(evaluation):
     examples = evaluation["examples"]
     rows = "".join(
-        f"<tr><td><code>{name}</code><td class=n>{value:.4f}<td class=n>{examples.get(name, '')}"
+        f"<tr><td>{MEANING.get(name, '')}<td><code>{name}</code>"
+        f"<td class=n>{value:.4f}<td class=n>{examples.get(name, '')}"
         for name, value in sorted(evaluation.items())
         if "/" in name
     )
-    return f"<h2>All numbers</h2><table><tr><th>Key<th>Value<th>Examples{rows}</table>"
+    return f"<h2>All numbers</h2><table><tr><th>What<th>Key<th>Value<th>Examples{rows}</table>"
 
 
 def _clip(path):
@@ -88,48 +104,73 @@ def _clip(path):
     )
 
 
-def _swaps(rows):
+def _swaps(groups):
     names = ("Source", "Target", "Truth", "Result")
-    cards = [f"<div class='card faces'>{markup.figures(names, row)}</div>" for row in rows]
-    return markup.section(
+    cards = {
+        caption: [f"<div class=row>{_figures(names, row)}</div>" for row in rows]
+        for caption, rows in groups.items()
+    }
+    return _section(
         "Face swap",
         "The source's identity with the target's pose, expression and background. Truth is the "
-        "proxy swapper's result.",
-        f"<div class=grid>{''.join(cards)}</div>",
-        rows,
+        "proxy swapper's result. Sorted by the squared error in the face.",
+        cards,
     )
 
 
-def _strips(strips):
-    parts = []
-    for reference, truth, results in strips:
-        parts.append(
-            f"<div class='card strip'><div class=reference>{markup.picture(reference, 'reference')}"
-            "<p class=label>Reference</p></div>"
-            f"<div>{_row(truth, 'truth')}<p class=label>Truth</p></div>"
-            f"<div>{_row(results, 'result')}<p class=label>Result</p></div></div>"
-        )
-    return markup.section(
+def _strips(groups):
+    cards = {}
+    for caption, strips in groups.items():
+        cards[caption] = [
+            f"<div class=row>{_figures(('Reference',), (reference,))}<div>"
+            f"<figure>{_row(truth, 'truth')}<figcaption>Truth</figcaption></figure>"
+            f"<figure>{_row(results, 'result')}<figcaption>Result</figcaption></figure></div></div>"
+            for reference, truth, results in strips
+        ]
+    return _section(
         "Lip-sync",
         "The lips of the reference, the first frame, made to say the clip's sound; each frame "
-        "keeps its own upper half.",
-        "".join(parts),
-        strips,
+        "keeps its own upper half. Sorted by the error of the mouth.",
+        cards,
     )
 
 
-def _reconstructions(pairs):
-    cards = [
-        f"<div class='card faces'>{markup.figures(('Frame', 'Reconstruction'), pair)}</div>"
-        for pair in pairs
-    ]
-    grid = "<div class=grid style='grid-template-columns: repeat(auto-fill, minmax(230px, 1fr))'>"
-    return markup.section(
-        "Latent space",
-        "Frames and what is left of them in codes.",
-        grid + "".join(cards) + "</div>",
-        pairs,
+def _reconstructions(groups):
+    cards = {}
+    for caption, pairs in groups.items():
+        both = [_figures(("Frame", "Reconstruction"), pair) for pair in pairs]
+        cards[caption] = [
+            f"<div class=row>{''.join(both[first : first + 2])}</div>"
+            for first in range(0, len(both), 2)
+        ]
+    return _section(
+        "Latent space", "Frames and what is left of them in codes. Sorted by their psnr.", cards
     )
+
+
+def _section(title, explanation, cards):
+    """A section of {caption: rows of pictures as HTML}, nothing where there are none."""
+    parts = [f"<h3>{caption}</h3>{''.join(rows)}" for caption, rows in cards.items()]
+    return markup.section(title, explanation, "".join(parts), parts)
+
+
+def _figures(names, images):
+    """Enlarged pictures, each with its name below."""
+    return "".join(
+        f"<figure>{_row([image], name)}<figcaption>{name}</figcaption></figure>"
+        for name, image in zip(names, images, strict=True)
+    )
+
+
+def _row(images, name):
+    """Pictures side by side as one <img>, each at about ENLARGED pixels."""
+    images = [markup.shrunk(image, ENLARGED) for image in images]
+    height = images[0].shape[0]
+    tag = markup.embedded(
+        np.concatenate(images, axis=1), name, "png" if height <= 64 else "jpeg", 92
+    )
+    width = max(1, ENLARGED // height) * sum(image.shape[1] for image in images)
+    return tag.replace("<img ", f"<img style='width: {width}px' ", 1)
 
 
 def _curves(workdir, bundled):
@@ -175,7 +216,3 @@ def _chart(name, points):
         f"<text x=4 y=74>{low:.3g} … {high:.3g}</text>"
         f"<text x=196 y=74 text-anchor=end>step {int(steps[-1]):,}</text></svg></div>"
     )
-
-
-def _row(images, name):
-    return markup.picture(np.concatenate([markup.shrunk(image) for image in images], axis=1), name)

@@ -14,7 +14,8 @@ class Tally:
     def add(self, values):
         """values: {name: array [n]}."""
         for name, value in values.items():
-            self.values[name].append(np.asarray(value))
+            if len(value):
+                self.values[name].append(np.asarray(value))
 
     def means(self):
         """{name: mean over all examples}."""
@@ -26,6 +27,25 @@ class Tally:
     def counts(self):
         """{name: number of examples}."""
         return {name: sum(map(len, values)) for name, values in self.values.items()}
+
+
+def eighths(errors, examples, most):
+    """{name: at most `most` of the examples} of the worst, the median and the best
+    eighth: "Worst eighth", "Median", "Best eighth".
+
+    errors [n] of examples [n]; an eighth is rounded up, its examples are spread over it evenly,
+    worst first.
+    """
+    order = np.argsort(-np.asarray(errors), kind="stable")
+    count = -(-len(order) // 8)
+    found = {}
+    for name, first in (
+        ("Worst eighth", 0),
+        ("Median", (len(order) - count) // 2),
+        ("Best eighth", len(order) - count),
+    ):
+        found[name] = [examples[order[first + i]] for i in spread(count, most)]
+    return found
 
 
 def spread(n, most):

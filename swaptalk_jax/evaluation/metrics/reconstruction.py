@@ -3,9 +3,10 @@
 import numpy as np
 
 from swaptalk_jax.evaluation.gallery import Gallery
+from swaptalk_jax.evaluation.metrics.colour import background_hue
 from swaptalk_jax.evaluation.metrics.psnr import psnr
 from swaptalk_jax.evaluation.renders import ENROLLED, FRAMES, SHOWN
-from swaptalk_jax.evaluation.tally import Tally, chunks, spread
+from swaptalk_jax.evaluation.tally import Tally, chunks, eighths, spread
 
 
 def edges_of_cells(images, cell):
@@ -25,8 +26,9 @@ def edges_of_cells(images, cell):
 
 def latent_space(pipe, validation):
     """vqgan/psnr: dB between a frame and its reconstruction. blockiness: how much the grid of cells
-    shows in it, 1 as in the frame. codes_used_*: share of a codebook's rows in use over the whole
-    set. recogniser/retrieval: of frames, in the gallery made here.
+    shows in it, 1 as in the frame. background_hue: as of colour.background_hue. codes_used_*: share
+    of a codebook's rows in use over the whole set. recogniser/retrieval: of frames, in the gallery
+    made here.
     """
     tally, pictures = Tally(), []
     codes = np.concatenate([clip["codes"] for clip in validation.clips])
@@ -41,18 +43,28 @@ def latent_space(pipe, validation):
     tally.add({"recogniser/retrieval": validation.gallery.nearest(embeddings) == identities})
 
     picked = spread(len(codes), FRAMES)
-    shown = {picked[i] for i in spread(len(picked), SHOWN)}
     for rows in chunks(picked, pipe.batch_size):
-        images, _ = validation.images(place[rows])
+        images, frames = validation.images(place[rows])
         results = pipe.decode(pipe.lookup(codes[rows]))
         cell = images.shape[1] // codes.shape[1]
         shows = edges_of_cells(results, cell) / edges_of_cells(images, cell)
-        tally.add({"vqgan/psnr": psnr(images, results), "vqgan/blockiness": shows})
-        pictures += [pair for *pair, i in zip(images, results, rows, strict=True) if i in shown]
+        points = [frame["landmarks"] for frame in frames]
+        tally.add(
+            {
+                "vqgan/psnr": psnr(images, results),
+                "vqgan/blockiness": shows,
+                "vqgan/background_hue": background_hue(images, results, points),
+            }
+        )
+        pictures += zip(images, results, strict=True)
     shape = pipe.config["model"]["vqgan"]
     middle, known = codes.shape[1] // 2, shape["codes"] * shape.get("depth", 1)
     used = {
         "vqgan/codes_used_upper": len(np.unique(codes[:, :middle])) / known,
         "vqgan/codes_used_lower": len(np.unique(codes[:, middle:])) / known,
     }
-    return tally.means() | used, tally.counts(), {"reconstruction": pictures}
+    return (
+        tally.means() | used,
+        tally.counts(),
+        {"reconstruction": eighths(-np.concatenate(tally.values["vqgan/psnr"]), pictures, SHOWN)},
+    )

@@ -85,6 +85,8 @@ def test_every_promised_number_is_there_and_finite(evaluated):
     assert numbers["examples"]["sync/mouth_error"] == PEOPLE * renders.WINDOWS * 5
     if importlib.util.find_spec("dlib"):
         assert numbers["examples"]["second/id_retrieval"] == TRIPLES
+        if "lips/correlation" in numbers:  # random landmarks: the predictor may see no movement
+            assert numbers["lips/correlation_ceiling"] == pytest.approx(1)
     assert numbers["bundle"]["steps"]["sync"] == 7 and not numbers["passed"]
 
 
@@ -92,16 +94,30 @@ def test_numbers_of_an_exact_latent_space(evaluated):
     numbers, _ = evaluated
     assert numbers["vqgan/psnr"] > 70  # the frames are the codes' own pictures
     assert numbers["vqgan/codes_used_upper"] == 0.5 == numbers["vqgan/codes_used_lower"]
-    assert numbers["sync/mouth_error_ratio_floor"] == 0
+    assert numbers["sync/mouth_error_ratio_floor"] == 0 == numbers["vqgan/background_hue"]
+    assert numbers["sync/sharpness_floor"] == 1 == numbers["sync/flicker_floor"]
 
 
 def test_the_mouth_ratio_is_0_for_the_truth_and_1_for_the_reference(data, monkeypatch):
     pipe = random_bundle.pipe()
     split = ValidationSplit(pipe, data, data)
     monkeypatch.setattr(pipe, "sync", lambda target, *_, **__: target)
-    assert mouth.sync(pipe, split)[0]["sync/mouth_error_ratio"] == 0
+    numbers = mouth.sync(pipe, split)[0]
+    assert numbers["sync/mouth_error_ratio"] == 0
+    assert numbers["sync/sharpness"] == 1 == numbers["sync/flicker"]
     monkeypatch.setattr(pipe, "sync", lambda t, r, *_, **__: mouth.with_lips(t, r))
     assert mouth.sync(pipe, split)[0]["sync/mouth_error_ratio"] == 1
+
+
+def test_lips_of_the_floor_hear_another_clip(data, monkeypatch):
+    pipe, heard = random_bundle.pipe(), []
+    split = ValidationSplit(pipe, data, data)
+    monkeypatch.setattr(pipe, "sync", lambda z, _, audio: heard.append(audio) or z)
+    made = renders.spoken(pipe, *split.clips[:2], frames=5)
+    assert sorted(made) == ["", "_ceiling", "_floor"]
+    for audio, clip in zip(heard, split.clips, strict=False):
+        np.testing.assert_array_equal(audio, renders.sound_around(pipe, clip, 4, first=1))
+    np.testing.assert_array_equal(made["_ceiling"], split.images(range(1, 5))[0])
 
 
 def test_a_perfect_swap_is_retrieved_as_often_as_the_truth(data, monkeypatch):
@@ -138,10 +154,14 @@ def test_the_report_stands_alone(evaluated, tmp_path):
     (tmp_path / "clip.mp4").write_bytes(b"clip")
     page = report.page(*evaluated, tmp_path, tmp_path / "clip.mp4")
     assert not re.findall(r"(?:src|href)='(?!data:)", page)  # no other file, no network
-    shown = renders.SHOWN * 2 + min(TRIPLES, renders.SHOWN) * 4 + PEOPLE * 3
+    # Eighths of 42 frames, of 10 swaps and of 3 clips, rounded up: 6, 2 and 1.
+    shown = 3 * (renders.SHOWN * 2 + 2 * 4 + 1 * 3)
     assert page.count("<img") == shown and page.count("<svg") == 2
     for name in evaluation.THRESHOLDS:
         assert name in page
+    for caption in ("Worst eighth", "Median", "Best eighth"):
+        assert page.count(f"<h3>{caption}</h3>") == 3
+    assert "width: 256px" in page and "image-rendering: pixelated" in page
     assert "generated" in page and "consent" in page
 
 

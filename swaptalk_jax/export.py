@@ -16,9 +16,12 @@ import jax
 from absl import flags
 from ml_collections import config_flags
 
+from data_pipelines.errors import SwapTalkError
+from data_pipelines.records import reader
 from swaptalk_jax import command, stages
 from swaptalk_jax.training import upstream
-from swaptalk_jax.weights.bundle import NOTICE, export
+from swaptalk_jax.weights import store
+from swaptalk_jax.weights.bundle import DRAWN, NOTICE, export
 
 
 def main(values):
@@ -26,10 +29,19 @@ def main(values):
     jax.config.update("jax_platforms", "cpu")  # nothing is computed; leave accelerators to others
     parts = stages.bundled()
     folders = upstream.bundled(values.config, parts)
-    config = export(folders, values.out, parts, values.float16)
+    config = export(folders, values.out, parts, values.float16, _faces(folders["vqgan"]))
     steps = "  ".join(f"{stage} {count}" for stage, count in config["steps"].items())
     print(f"[export] {values.out}: {config['image_size']} px, VQGAN {config['vqgan']}; {steps}")
     print(f"[export] {NOTICE}")
+
+
+def _faces(folder):
+    """DRAWN where the frames that taught the VQGAN are of the embedded set; None: not known."""
+    try:
+        data = store.load_config(folder).get("data", {}).get("root", "")
+        return DRAWN if reader.metadata(data, "frames").get("source") == "synthetic" else None
+    except SwapTalkError:  # the frames are elsewhere now; what else is missing, export tells
+        return None
 
 
 if __name__ == "__main__":

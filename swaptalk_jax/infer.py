@@ -24,7 +24,8 @@ def main(c):
     """Writes the video and tells what became of it; c: the flags' values."""
     pipe = swaptalk.SwapTalk(c.bundle, c.batch_size)
     rules = pipe.rules.changed(c.warp, c.quantize)
-    made = infer(pipe, c.source, c.target, c.out, c.audio, c.mode, rules, report)
+    files = (c.source, c.target, c.out, c.audio)
+    made = infer(pipe, *files, c.mode, rules, report, c.any_face)
     seconds = float(made.frames / made.fps)
     report(f"{c.out}: {made.frames} frames at {float(made.fps):.5g} fps ({seconds:.2f} s)")
     if made.without_face:
@@ -39,6 +40,7 @@ if __name__ == "__main__":
     flags.DEFINE_string("audio", None, "What is said: any file with sound; default: the target's.")
     flags.DEFINE_string("out", None, "The .mp4 to write.")
     flags.DEFINE_enum("mode", "auto", ["auto", "self", "cross"], "Lips of the first or each frame.")
+    flags.DEFINE_bool("any_face", False, "Also with a bundle that knows drawn faces alone.")
     flags.DEFINE_string(*command.CACHE_FLAG)
     flags.DEFINE_enum(*swaptalk.WARP_FLAG)
     flags.DEFINE_enum(*swaptalk.QUANTIZE_FLAG)

@@ -40,6 +40,7 @@ class VideoInfo:
     duration: float  # seconds of picture; 0.0 where unknown
     rotation: int  # degrees, counter-clockwise, by which the stored picture is turned
     has_audio: bool
+    metadata: dict[str, str]  # what the container says of itself
 
 
 def probe(path: str | Path) -> VideoInfo:
@@ -63,6 +64,7 @@ def probe(path: str | Path) -> VideoInfo:
             duration=duration,
             rotation=first.rotation % 360,
             has_audio=bool(container.streams.audio),
+            metadata=dict(container.metadata),
         )
 
 

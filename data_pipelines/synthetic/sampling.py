@@ -41,6 +41,7 @@ __all__ = [
 ]
 
 VERSION = 1  # of the drawing and the voice; a folder of another version is not continued
+MARK = {"synthetic": "drawn by data_pipelines.synthetic"}  # what a drawn video says of itself
 _STRATA = 16  # identities in a block spread evenly over every trait's range
 _MOTION = ("yaw", "pitch", "roll", "x", "y", "scale", "gaze_x", "gaze_y", "smile", "brow")
 
@@ -275,6 +276,5 @@ def _write_clip(out: Path, row: dict) -> None:
     clip = clip_of(p)
     drawn = [render_frame(clip, i, (p["height"], p["width"])) for i in range(len(clip))]
     landmarks.save_landmarks(beside, np.stack([points for _, points in drawn]))
-    write_video.write_video(
-        path, (image for image, _ in drawn), Fraction(clip.fps), audio=(clip.audio, SAMPLE_RATE)
-    )
+    pictures, sound = (image for image, _ in drawn), (clip.audio, SAMPLE_RATE)
+    write_video.write_video(path, pictures, Fraction(clip.fps), sound, MARK)

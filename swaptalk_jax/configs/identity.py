@@ -36,7 +36,7 @@ def get_config(size=""):
                 small=dict(stages=(1,) * 4, width=24, embed_dim=128, input_size=64, box=WIDE),
                 live=dict(stages=(1,) * 4, width=24, embed_dim=128, input_size=64, box=WIDE),
                 demo=dict(stages=(1,) * 4, width=24, embed_dim=128, input_size=64, box=INNER),
-                tiny=dict(stages=(1,) * 4, width=24, embed_dim=128, input_size=48, box=INNER),
+                tiny=dict(stages=(1,) * 4, width=16, embed_dim=128, input_size=48, box=INNER),
                 micro=dict(stages=(1, 1), width=8, embed_dim=16, input_size=24, box=INNER),
             ),
         }

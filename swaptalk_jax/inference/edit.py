@@ -15,8 +15,9 @@ from data_pipelines.faces import align, landmarks
 from data_pipelines.media import audio, read_video, tokens, write_video
 from data_pipelines.media.opening import MediaError
 from swaptalk_jax.inference.mark import MARK
-from swaptalk_jax.inference.source import source_face
+from swaptalk_jax.inference.source import check_drawn, source_face
 from swaptalk_jax.inference.swaptalk import Rules, SwapTalk
+from swaptalk_jax.weights.bundle import DRAWN
 
 REPORT_EVERY = 2.0  # seconds between two lines of progress
 
@@ -40,6 +41,7 @@ def infer(
     mode: str = "auto",
     rules: Rules | None = None,
     report: Callable[[str], object] = print,
+    any_face: bool = False,
 ) -> Result:
     """Writes `out` (.mp4) and returns a Result.
 
@@ -48,6 +50,7 @@ def infer(
     mode: which lips are changed (paper III-C). "self": those of the first swapped frame, "cross":
     those of each swapped frame itself; "auto" is self where the target keeps its own sound.
     rules: swaptalk.Rules; None takes the bundle's. report: takes lines of progress.
+    any_face: also faces that the bundle cannot know, as it was trained on drawn ones alone.
 
     Landmarks are taken from `<stem>.landmarks.npz` beside an input, else found; those of the target
     are kept beside `out`. Nothing is written beside the inputs, and `out` is written whole or not
@@ -56,6 +59,8 @@ def infer(
     source, target, out = Path(source), Path(target), Path(out)
     sound = target if sound is None else Path(sound)
     _check_out(out, (source, target, sound))
+    if pipe.config.get("faces") == DRAWN and not any_face:
+        check_drawn((source, target))
     mode = ("self" if sound == target else "cross") if mode == "auto" else mode
     fps = read_video.probe(target).fps
     samples, rate, features = read_sound(sound, target, pipe.features)

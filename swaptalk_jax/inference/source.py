@@ -1,6 +1,7 @@
 """The source's face from a picture or a video."""
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from data_pipelines.faces import align, landmarker, landmarks
 from data_pipelines.media import read_video
 from data_pipelines.media.opening import MediaError
+from data_pipelines.synthetic import sampling
 
 
 def source_face(path: str | os.PathLike, size: int) -> np.ndarray:
@@ -28,9 +30,26 @@ def source_face(path: str | os.PathLike, size: int) -> np.ndarray:
     raise MediaError(f"{path}: no face was found in it; give a sharp, frontal, well-lit one")
 
 
+def check_drawn(paths: Iterable[Path]) -> None:
+    """Refuses files that do not say that they show people of data_pipelines.synthetic."""
+    for path in paths:
+        if (
+            _is_picture(path)
+            or not sampling.MARK.items() <= read_video.probe(path).metadata.items()
+        ):
+            raise MediaError(
+                f"{path}: this bundle knows drawn faces only, those of data_pipelines.synthetic;"
+                " train one on your own videos, see docs/data.md (--any_face tries it all the same)"
+            )
+
+
+def _is_picture(path):
+    return path.is_file() and cv2.haveImageReader(str(path))
+
+
 def _pictures(path):
     """The upright picture of an image file, or the frames of a video: uint8 [h w 3]."""
-    if not (path.is_file() and cv2.haveImageReader(str(path))):
+    if not _is_picture(path):
         yield from read_video.read_frames(path)
         return
     image = cv2.imread(str(path), cv2.IMREAD_COLOR)  # turned as its EXIF orientation says

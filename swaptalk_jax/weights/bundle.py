@@ -19,6 +19,7 @@ from swaptalk_jax.weights import store
 from swaptalk_jax.weights.provenance import _check_vqgan, _features
 
 FORMAT, VERSION = "swaptalk-bundle", 1
+DRAWN = "drawn"  # `faces` of a bundle that knows people of data_pipelines.synthetic alone
 
 NOTICE = (
     "What this bundle makes is generated media. Mark it as such wherever it is shown, and use a "
@@ -31,6 +32,7 @@ def export(
     out: str | os.PathLike,
     parts: Any,
     float16: bool = False,
+    faces: str | None = None,
 ) -> dict[str, Any]:
     """Writes the bundle of finished stages; returns its config (dict).
 
@@ -38,6 +40,7 @@ def export(
     parts: {file of the bundle, without its ending: (stage that trained it, names of the networks in
     it)}, as the stages declare them (stages.bundled).
     float16: files hold half as many bytes; whoever loads them computes in float32 all the same.
+    faces: DRAWN where all of its training were drawn people.
     Its recogniser is the one that the swap was trained against, also where it is an imported one.
     The folder `out` appears whole or not at all; a bundle that was there is replaced.
     Raises CheckpointError: a stage is not finished, or was trained on another VQGAN's codes.
@@ -70,6 +73,8 @@ def export(
     }
     configs = {stage: config for stage, (_, config) in stages.items()}
     config = _described(configs, parts, fingerprint, features)
+    if faces:
+        config["faces"] = faces
     config["sha256"] = {name: hashlib.sha256(blob).hexdigest() for name, blob in blobs.items()}
     _publish(out, blobs | {store.CONFIG: json.dumps(config, indent=1).encode()})
     return config

@@ -17,6 +17,7 @@ from places import ROOT
 
 from data_pipelines.faces import align, landmarks
 from data_pipelines.media import audio, read_video, write_video
+from data_pipelines.media.opening import MediaError
 from data_pipelines.synthetic import sampling
 from swaptalk_jax import stages
 from swaptalk_jax.errors import CheckpointError
@@ -144,6 +145,20 @@ def test_a_clip_can_be_the_source(inputs, tmp_path):
     write_wav(tmp_path / "speech.wav", np.zeros(3000), 16000)
     sound = tmp_path / "speech.wav"
     assert run(inputs, tmp_path / "o.mp4", "silent.mp4", "clip.mp4", sound=sound).frames == 6
+
+
+def test_a_bundle_of_drawn_people_refuses_all_others(inputs, tmp_path, monkeypatch):
+    pipe = random_bundle.pipe()
+    monkeypatch.setitem(pipe.config, "faces", "drawn")
+    drawn = (
+        sampling.write(tmp_path, identities=1, clips=1, frames=3, size=64).parent / "0000/000.mp4"
+    )
+    edit.infer(pipe, drawn, drawn, tmp_path / "out.mp4", report=str)
+    for source, target in ((drawn, "silent.mp4"), ("clip.mp4", drawn), ("face.png", drawn)):
+        with pytest.raises(MediaError, match="drawn faces only.*see docs/data.md") as caught:
+            edit.infer(pipe, inputs / source, inputs / target, tmp_path / "no.mp4", drawn)
+        assert "\n" not in str(caught.value)
+    edit.infer(pipe, inputs / "face.png", drawn, tmp_path / "any.mp4", report=str, any_face=True)
 
 
 def test_self_driven_takes_the_first_face_as_reference_and_cross_driven_its_own(monkeypatch):

@@ -12,6 +12,7 @@ from absl import flags
 
 from swaptalk_jax import command
 from swaptalk_jax.evaluation import evaluation
+from swaptalk_jax.evaluation.metrics.perceptual import Perceptual
 from swaptalk_jax.inference import swaptalk
 
 
@@ -19,7 +20,8 @@ def main(c):
     """Measures, writes and tells; c: the flags' values. Returns the exit code."""
     pipe = swaptalk.SwapTalk(c.bundle, c.batch_size)
     pipe.rules = pipe.rules.changed(c.warp, c.quantize)
-    found, pictures = evaluation.evaluate(pipe, c.data, c.codes)
+    perceptual = Perceptual(c.perceptual) if c.perceptual else None
+    found, pictures = evaluation.evaluate(pipe, c.data, c.codes, perceptual)
     evaluation.write(found, pictures, c.out, c.workdir, c.clip)
     for line in evaluation.lines(found):
         print(f"[evaluate] {line}")
@@ -33,6 +35,7 @@ if __name__ == "__main__":
     flags.DEFINE_string("codes", None, "Root of codes and swaps (swaptalk_jax.encode).")
     flags.DEFINE_string("out", None, "Folder for evaluation.json and report.html.")
     flags.DEFINE_string("workdir", None, "Folder of the stages' runs, for curves; default: --out.")
+    flags.DEFINE_string("perceptual", "", "Folder of a perceptual network, for LPIPS.")
     flags.DEFINE_string("clip", None, "A video to show in the report, as infer writes it.")
     flags.DEFINE_bool("require", False, "Exit with 1 where a number misses its bound.")
     flags.DEFINE_string(*command.CACHE_FLAG)

@@ -27,14 +27,15 @@ THRESHOLDS = {
 COMPARE = {">=": operator.ge, "<=": operator.le}
 
 
-def evaluate(pipe, data, codes):
+def evaluate(pipe, data, codes, perceptual=None):
     """(evaluation dict, pictures for the report) of a swaptalk.SwapTalk on the split "val".
 
-    data: root of frames and triples; codes: root of codes and swaps, made by the bundle's VQGAN.
+    data: root of frames and triples; codes: root of codes and swaps, made by the bundle's VQGAN;
+    perceptual: a metrics.perceptual.Perceptual, without which there is no LPIPS.
     Raises RecordError where a set is missing or does not belong to the bundle.
     """
     began = time.monotonic()
-    split = ValidationSplit(pipe, data, codes)
+    split = ValidationSplit(pipe, data, codes, perceptual)
     numbers, examples, pictures = {}, {}, {}
     for measure in metrics.ALL:
         for known, new in zip((numbers, examples, pictures), measure(pipe, split), strict=True):

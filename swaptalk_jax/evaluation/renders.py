@@ -14,6 +14,7 @@ from data_pipelines.rates import FRAME_RATE, TOKENS
 # How much of the set is looked at, evenly spread: a share of 0.9 is then known to 0.02, and the
 # tiny size takes a minute on two cores.
 ENROLLED, FRAMES, TRIPLES, PAIRS, CLIPS, JOINT = 1200, 256, 240, 768, 40, 64
+PERCEIVED = 64  # frames, and swaps, that a perceptual network sees
 WINDOWS = 2  # runs of consecutive frames, of the expert's length, in each clip
 TOGETHER = 8  # clips worked on at once, so that batches are full
 # Of the worst, the median and the best eighth in the report: examples, clips, frames of a clip.

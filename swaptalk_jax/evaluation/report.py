@@ -21,6 +21,8 @@ MEANING = {
     "vqgan/codes_used_lower": "Codes in use, lower half of the face",
     "expert/accuracy": "Lip expert: in sync or not?",
     "swap/error_ratio": "Error of the swapped face, against leaving the target's",
+    "vqgan/lpips": "How different a reconstruction looks to a perceptual network",
+    "swap/lpips": "How different a swapped face looks from the true swap, to that network",
     "swap/background_hue": "The same of a swapped face, against the true swap",
     "sync/mouth_error_ratio": "Error of the mouth, against leaving the reference's lips",
     "sync/sharpness": "Sharpness of the mouth, 1 as in the true frame",

@@ -9,11 +9,12 @@ from swaptalk_jax.weights import encoded
 class ValidationSplit:
     """The split "val" of a data set and of its codes: people whom training never saw.
 
-    data: root of frames and triples; codes: root of codes and swaps.
+    data: root of frames and triples; codes: root of codes and swaps. perceptual: what
+    metrics.perceptual looks with (its Perceptual); None: nothing.
     Raises RecordError: missing, of another VQGAN, another image size or other audio features.
     """
 
-    def __init__(self, pipe, data, codes):
+    def __init__(self, pipe, data, codes, perceptual=None):
         for kind in ("codes", "swaps"):
             encoded.check_fingerprint(codes, kind, pipe.config["vqgan"])
         encoded.check(codes, pipe.features)
@@ -21,7 +22,7 @@ class ValidationSplit:
             raise kinds.RecordError(
                 f"{data}/frames: size is {found}, but the bundle's is {pipe.size}"
             )
-        self.codes_root = codes
+        self.codes_root, self.perceptual = codes, perceptual
         self.frames = reader.source(data, "frames", "val")
         self.triples = reader.source(data, "triples", "val")
         self.swaps = reader.source(codes, "swaps", "val")

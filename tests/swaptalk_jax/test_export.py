@@ -10,7 +10,7 @@ import numpy as np
 import random_bundle
 from places import ROOT
 
-from swaptalk_jax import stages
+from swaptalk_jax import export, stages
 from swaptalk_jax.weights import bundle, store
 
 
@@ -70,3 +70,17 @@ def test_the_recogniser_is_the_one_that_the_swap_was_trained_against(tmp_path):
     params, _ = bundle.load(tmp_path / "bundle")
     expected = store.load_network(runs / "identity")[0]["recogniser"]
     assert store.fingerprint(params["recogniser"]) == store.fingerprint(expected)
+
+
+def test_a_bundle_says_where_all_faces_were_drawn(tmp_path, monkeypatch):
+    store.save_network(tmp_path / "vqgan", {}, {"data": {"root": "faces"}})
+    assert export._faces(tmp_path / "vqgan") is None  # its frames are not there
+    assert export._faces(tmp_path / "nowhere") is None
+    for source, expected in (("synthetic", "drawn"), ("videos", None)):
+        monkeypatch.setattr(export.reader, "metadata", lambda *_, s=source: {"source": s})
+        assert export._faces(tmp_path / "vqgan") == expected
+    random_bundle.train(tmp_path / "runs")
+    folders = random_bundle.folders(tmp_path / "runs")
+    told = bundle.export(folders, tmp_path / "b", stages.bundled(), faces="drawn")
+    assert told["faces"] == bundle.load(tmp_path / "b")[1]["faces"] == "drawn"
+    assert "faces" not in bundle.export(folders, tmp_path / "b", stages.bundled())

@@ -4,6 +4,8 @@ import importlib.util
 import json
 import re
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import random_bundle
@@ -13,9 +15,11 @@ from random_bundle import AUDIO, CODES, GRID, SIZE
 from data_pipelines.records import kinds
 from swaptalk_jax import evaluate
 from swaptalk_jax.evaluation import evaluation, renders, report
-from swaptalk_jax.evaluation.metrics import id_retrieve, mouth, reconstruction
+from swaptalk_jax.evaluation.metrics import id_retrieve, mouth, perceptual, reconstruction
 from swaptalk_jax.evaluation.split import ValidationSplit
 from swaptalk_jax.inference import swaptalk
+from swaptalk_jax.models import registry
+from swaptalk_jax.weights import store
 
 PEOPLE, FRAMES, TRIPLES = 3, 14, 10
 
@@ -96,6 +100,20 @@ def test_numbers_of_an_exact_latent_space(evaluated):
     assert numbers["vqgan/codes_used_upper"] == 0.5 == numbers["vqgan/codes_used_lower"]
     assert numbers["sync/mouth_error_ratio_floor"] == 0 == numbers["vqgan/background_hue"]
     assert numbers["sync/sharpness_floor"] == 1 == numbers["sync/flicker_floor"]
+
+
+def test_a_perceptual_network_looks_where_one_is_named(data, tmp_path):
+    fields = {"widths": (4, 4, 4, 4, 4), "heads": True}
+    image = jnp.zeros((1, SIZE, SIZE, 3))
+    init = registry.build("perceptual", fields).init
+    params = init(jax.random.key(0), image, image, method="distance")["params"]
+    store.save_network(tmp_path, {"perceptual": params}, {"model": {"perceptual": fields}})
+    pipe = random_bundle.pipe()
+    split = ValidationSplit(pipe, data, data, perceptual.Perceptual(tmp_path))
+    numbers, examples, _ = perceptual.lpips(pipe, split)
+    assert numbers["vqgan/lpips"] < 1e-4 < numbers["swap/lpips_unchanged"]
+    assert np.isfinite(numbers["swap/lpips"]) and examples["swap/lpips"] == TRIPLES
+    assert perceptual.lpips(pipe, ValidationSplit(pipe, data, data)) == ({}, {}, {})
 
 
 def test_the_mouth_ratio_is_0_for_the_truth_and_1_for_the_reference(data, monkeypatch):

@@ -24,6 +24,7 @@ import contextlib
 import dataclasses
 import fcntl
 import functools
+import itertools
 import json
 import os
 import pathlib
@@ -134,18 +135,21 @@ def _left_out(told):
 
 def _draw(config, out):
     """The videos of the synthetic set, made now unless they stand already."""
-    val = config.val_identities
+    val, folder = config.val_identities, out / "videos"
+    names = itertools.product(range(config.identities), range(config.clips))
+    made = [(folder / sampling.file_of(*name),) for name in names]
     try:
-        manifest = sampling.write(
-            out / "videos",
-            seed=config.seed,
-            identities=config.identities,
-            clips=config.clips,
-            frames=config.frames,
-            size=config.frame_size,
-            val=val if val < 1 else val / config.identities,
-            workers=config.workers,
-        )
+        with runner.progress("drawings", made, pathlib.Path.exists):
+            manifest = sampling.write(
+                folder,
+                seed=config.seed,
+                identities=config.identities,
+                clips=config.clips,
+                frames=config.frames,
+                size=config.frame_size,
+                val=val if val < 1 else val / config.identities,
+                workers=config.workers,
+            )
     except ValueError as error:
         raise BuildError(str(error)) from error
     return listing.from_manifest(manifest)

@@ -56,7 +56,7 @@ def run(
     if not waiting:
         return
     beam = _beam()
-    with _quiet(), _progress(what, waiting, finished):
+    with _quiet(), progress(what, waiting, finished):
         try:
             pipeline = beam.Pipeline(**_where(workers, options, log))
         except (ValueError, SystemExit) as error:  # its parser exits
@@ -127,7 +127,7 @@ def _quiet():
 
 
 @contextlib.contextmanager
-def _progress(what, jobs, finished):
+def progress(what, jobs, finished):
     """Prints how many jobs are done, how fast, how long still; counts files, whoever made them."""
     ended, started = threading.Event(), time.monotonic()
 

@@ -224,7 +224,7 @@ def write(
     first_val = identities - round(val * identities)
     rows = [
         {
-            "file": f"{who:04d}/{clip:03d}.mp4",
+            "file": file_of(who, clip),
             "identity": f"{who:04d}",
             "split": "train" if who < first_val else "val",
             "synthetic": dict(
@@ -248,6 +248,11 @@ def write(
         for row in rows:
             _write_clip(out, row)
     return _write_json(out / "manifest.json", rows)
+
+
+def file_of(identity: int, clip: int) -> str:
+    """Where `write` puts a clip, below its folder."""
+    return f"{identity:04d}/{clip:03d}.mp4"
 
 
 def _claim(out: Path, settings: dict) -> None:

@@ -77,7 +77,13 @@ SYNTHETIC = {
         "triples": 6000,
         "frame_size": 240,
     },
-    "tiny": {"identities": 424, "val_identities": 24, "frames": 16, "triples": 2400},
+    "tiny": {
+        "identities": 424,
+        "val_identities": 24,
+        "frames": 16,
+        "triples": 2400,
+        "frame_size": 128,
+    },
     "micro": {
         "identities": 6,
         "val_identities": 2,

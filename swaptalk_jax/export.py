@@ -29,7 +29,10 @@ def main(values):
     jax.config.update("jax_platforms", "cpu")  # nothing is computed; leave accelerators to others
     parts = stages.bundled()
     folders = upstream.bundled(values.config, parts)
-    config = export(folders, values.out, parts, values.float16, _faces(folders["vqgan"]))
+    measuring = {name for name, stage in stages.registered().items() if stage.measures}
+    without = measuring if values.for_infer else ()
+    faces = _faces(folders["vqgan"])
+    config = export(folders, values.out, parts, values.float16, faces, without)
     steps = "  ".join(f"{stage} {count}" for stage, count in config["steps"].items())
     print(f"[export] {values.out}: {config['image_size']} px, VQGAN {config['vqgan']}; {steps}")
     print(f"[export] {NOTICE}")
@@ -49,5 +52,6 @@ if __name__ == "__main__":
     config_flags.DEFINE_config_file("config", None, "The config of sync, of the size wanted.")
     flags.DEFINE_string("out", None, "Folder of the bundle; one that is there is replaced.")
     flags.DEFINE_boolean("float16", False, "Files of half the size, with rounded numbers.")
+    flags.DEFINE_boolean("for_infer", False, "Without the networks that only evaluate asks.")
     flags.mark_flags_as_required(["config", "out"])
     command.start("export", main)

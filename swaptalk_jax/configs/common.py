@@ -74,7 +74,7 @@ SYNTHETIC = {
         "identities": 624,
         "val_identities": 24,
         "frames": 16,
-        "triples": 6000,
+        "triples": 20000,
         "frame_size": 240,
     },
     "tiny": {

@@ -25,7 +25,7 @@ Where the smaller sizes depart from the paper:
 - small, live, demo, tiny: cells of the mouth weigh eight times as much in L_code as the others.
 - small, live, demo, tiny, micro: Muon for kernels, and rates that fall to zero, for Adam at a
   constant rate.
-- small, live, demo, tiny, micro: 48, 32, 64, 40 and 8 channels for 192; one block a level for two.
+- small, live, demo, tiny, micro: 48, 32, 48, 40 and 8 channels for 192; one block a level for two.
 - live, demo, tiny, micro: two levels for three, with attention in one for two.
 """
 
@@ -70,7 +70,7 @@ def get_config(size=""):
             paper=dict(steps=200_000, batch_size=20, eval_batch_size=20),
             small=dict(steps=400, batch_size=8, eval_batch_size=16),
             live=dict(steps=750, batch_size=8, eval_batch_size=16),
-            demo=dict(steps=3000, batch_size=8, eval_batch_size=16),
+            demo=dict(steps=2400, batch_size=8, eval_batch_size=16),
             tiny=dict(steps=750, batch_size=8, eval_batch_size=16),
             micro=dict(steps=4, batch_size=2, eval_batch_size=2),
         )
@@ -123,7 +123,7 @@ def model(size):
                 context_width=96,
             ),
             live=dict(least, width=32, context_width=64),
-            demo=dict(least, width=64, context_width=64, embed_dim=96),
+            demo=dict(least, width=48, context_width=64, embed_dim=96),
             tiny=dict(least, width=40, context_width=64),
             micro=dict(least, width=8, heads=2, context_width=16, embed_dim=16),
         ),

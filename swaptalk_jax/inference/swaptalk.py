@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from swaptalk_jax import backend, sound
+from swaptalk_jax.errors import CheckpointError
 from swaptalk_jax.models import expert, registry
 from swaptalk_jax.models.generator import Generator
 from swaptalk_jax.models.latent import halves, to_float
@@ -78,6 +79,7 @@ class SwapTalk:
     def __init__(
         self, bundle: str | os.PathLike, batch_size: int = 16, precision: str = "auto"
     ) -> None:
+        self.folder = bundle
         params, self.config = load(bundle)
         network = params.pop("speech", None)
         self.batch_size = batch_size
@@ -165,6 +167,11 @@ class SwapTalk:
         return np.concatenate(results)
 
     def _apply(self, name, params, *args, **kwargs):
+        if name not in self._models:
+            raise CheckpointError(
+                f"{self.folder}: was exported for infer alone, without its {name}; export it again"
+                " without --for_infer"
+            )
         return self._models[name].apply({"params": params[name]}, *args, **kwargs)
 
     def _encode(self, params, images):

@@ -39,6 +39,7 @@ class Stage:
     bundled: names of the networks that a bundle takes from this stage, which a finished run of the
         same stage may teach (config.distil; their slots begin with TEACHER), and `file` the name of
         their file in it, without its ending; () and "": none.
+    measures: whether only the evaluation asks the bundled networks, and infer does without.
     learns: the metric that a run of this stage lowers first of all; "" is the whole loss.
     worth: what tells an evaluation's worth: (metric, sign of better, share of the best value by
         which it has to worsen to be no chance); None: nothing does.
@@ -50,6 +51,7 @@ class Stage:
     frozen, optional = (), ()
     metadata_of = ""
     bundled, file = (), ""
+    measures = False
     learns, worth, copies, rules = "loss", None, None, ()
 
     def __init__(self, config, networks, metadata=None):

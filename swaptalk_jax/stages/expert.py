@@ -13,6 +13,7 @@ class ExpertStage(Stage):
     view = "pairs"
     frozen = ("vqgan",)  # whose codebooks
     bundled, file = ("expert",), "expert"
+    measures = True
     learns = "loss/bce"
     worth = ("val/accuracy", 1, 0.03)  # not val/bce: it rises while accuracy still does
     rules = (rules.STUCK_EXPERT, rules.BY_HEART)

@@ -14,6 +14,7 @@ class IdentityStage(Stage):
     view = "images"
     metadata_of = "frames"
     bundled, file = ("recogniser",), "recogniser"
+    measures = True
     learns = "loss/margin"
 
     def __init__(self, config, networks, metadata=None):

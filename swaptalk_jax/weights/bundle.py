@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import uuid
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ def export(
     parts: Any,
     float16: bool = False,
     faces: str | None = None,
+    without: Collection[str] = (),
 ) -> dict[str, Any]:
     """Writes the bundle of finished stages; returns its config (dict).
 
@@ -40,6 +42,7 @@ def export(
     parts: {file of the bundle, without its ending: (stage that trained it, names of the networks in
     it)}, as the stages declare them (stages.bundled).
     float16: files hold half as many bytes; whoever loads them computes in float32 all the same.
+    without: stages whose networks are left out; whoever asks for one of them is told.
     faces: DRAWN where all of its training were drawn people.
     Its recogniser is the one that the swap was trained against, also where it is an imported one.
     The folder `out` appears whole or not at all; a bundle that was there is replaced.
@@ -51,6 +54,7 @@ def export(
     stages = {stage: _finished(folder, stage) for stage, folder in folders.items()}
     folders["identity"] = _recogniser(folders["swap"], stages["swap"][1])
     stages["identity"] = _finished(folders["identity"], "identity")
+    parts = {name: (stage, kept) for name, (stage, kept) in parts.items() if stage not in without}
     networks = {
         name: {network: stages[stage][0][network] for network in kept}
         for name, (stage, kept) in parts.items()

@@ -7,10 +7,13 @@ import sys
 
 import jax
 import numpy as np
+import pytest
 import random_bundle
 from places import ROOT
 
 from swaptalk_jax import export, stages
+from swaptalk_jax.errors import CheckpointError
+from swaptalk_jax.inference import swaptalk
 from swaptalk_jax.weights import bundle, store
 
 
@@ -46,7 +49,13 @@ def test_a_bundle_of_half_the_bytes_computes_nearly_the_same(tmp_path):
     whole, _ = bundle.load(random_bundle.folder())
     flags = (f"--config.root={tmp_path / 'runs'}", f"--out={tmp_path / 'half'}", "--float16")
     assert run(*flags)[0] == 0
+    assert run(*flags[:1], f"--out={tmp_path / 'infer'}", "--for_infer")[0] == 0
     half, _ = bundle.load(tmp_path / "half")
+    few, config = bundle.load(tmp_path / "infer")
+    assert set(few) == set(config["model"]) == set(whole) - {"recogniser", "expert"}
+    pipe = swaptalk.SwapTalk(tmp_path / "infer")
+    with pytest.raises(CheckpointError, match="without its recogniser; export it again"):
+        pipe.embed(np.zeros((1, random_bundle.SIZE, random_bundle.SIZE, 3), np.uint8))
     assert jax.tree.map(np.shape, half) == jax.tree.map(np.shape, whole)
     for one, other in zip(jax.tree.leaves(half), jax.tree.leaves(whole), strict=True):
         assert one.dtype == other.dtype

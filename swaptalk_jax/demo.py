@@ -8,7 +8,6 @@ The bundle knows drawn faces only. For real ones, train one on your own videos: 
 """
 
 import io
-import itertools
 from fractions import Fraction
 from pathlib import Path
 
@@ -40,12 +39,11 @@ def main(values):
     pipe = swaptalk.SwapTalk(values.bundle)
     drawn = out / "drawn"
     report(f"two people are drawn into {drawn}")
-    sampling.write(drawn, seed=values.seed, identities=2, clips=2, frames=FRAMES, size=SIDE)
-    source, target = drawn / "0000" / "000.mp4", drawn / "0001" / "000.mp4"
-    words = drawn / "0000" / "001.mp4"
+    sampling.write(drawn, seed=values.seed, identities=2, clips=1, frames=FRAMES, size=SIDE)
+    source, target = (drawn / sampling.file_of(who, 0) for who in range(2))
     result = out / "result.mp4"
-    infer(pipe, source, target, result, words, report=report)
-    side_by_side(out / "side_by_side.mp4", [source, target, result], words)
+    infer(pipe, source, target, result, source, report=report)
+    side_by_side(out / "side_by_side.mp4", [source, target, result], source)
     report(f"{result}: the first one's face and words on the second one, marked as AI-generated")
     report(f"{out / 'side_by_side.mp4'} and .gif: source, target and result")
 
@@ -53,13 +51,14 @@ def main(values):
 def side_by_side(path, clips, sound):
     """Writes clips of one height and of 25 frames a second beside one another.
 
-    path: .mp4, with this sound; a .gif of every second frame stands beside it.
+    path: .mp4, with this sound; a .gif of every second frame, smaller, stands beside it.
     """
     samples = audio.read_audio(sound, rate=None, mono=False)
     rows = zip(*(read_video.read_frames(clip) for clip in clips), strict=False)
     frames = [np.hstack(row) for row in rows]
     write_video.write_video(path, frames, Fraction(25), samples, MARK)
-    pictures = [Image.fromarray(frame) for frame in itertools.islice(frames, 0, None, 2)]
+    pictures = [Image.fromarray(frame) for frame in frames[::2]]
+    pictures = [picture.resize([3 * side // 4 for side in picture.size]) for picture in pictures]
     buffer = io.BytesIO()
     options = {"save_all": True, "append_images": pictures[1:], "duration": 80, "loop": 0}
     pictures[0].save(buffer, "GIF", comment=MARK["comment"], **options)

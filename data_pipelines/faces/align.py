@@ -18,7 +18,7 @@ MAX_GAP = 10
 MAX_SUPERSAMPLING = 16
 # Of `face_mask`: forehead and jaw beyond the landmarks, by their distance from the nose's tip, and
 # the width of the soft border by the crop's.
-FOREHEAD, JAW, SOFT = 0.8, 0.12, 0.02
+FOREHEAD, JAW, SOFT = 1.2, 0.12, 0.025
 
 
 def transform(points, matrix):

@@ -3,7 +3,7 @@
     python -m swaptalk_jax.train --config=configs/sync.py
 
 Parameters at the paper's size: warp 9.5 M, unet 213.6 M.
-Tiny, unseen people: mouth error ratio 0.35.
+Tiny, unseen people: mouth error ratio 0.34.
 Needs: code shards (swaptalk_jax.encode), the VQGAN, the expert. The swap module is no input of
 this training but of what follows it, so `:tiny` builds it on the way.
 `config.bundle` names the folders of what swaptalk_jax.export takes beside these.

@@ -34,7 +34,13 @@ def test_readme_is_short_and_its_first_screen_has_the_two_commands():
     readme = (ROOT / "README.md").read_text()
     assert len(readme.split()) <= 900
     first = "\n".join(readme.splitlines()[:30])
-    for told in ("docs/result.jpg", "bash launch/quickstart.sh", "bash launch/test.sh", "consent"):
+    for told in (
+        "docs/demo.gif",
+        "swaptalk demo",
+        "bash launch/quickstart.sh",
+        "bash launch/test.sh",
+        "consent",
+    ):
         assert told in first
     assert "accelerator" in readme
 

@@ -8,6 +8,15 @@ from PIL import Image
 
 from data_pipelines.media import read_video
 from swaptalk_jax import demo
+from swaptalk_jax.weights import bundle
+
+
+def test_the_bundle_of_the_package_is_small_and_knows_drawn_people_alone():
+    params, config = bundle.load(demo.BUNDLE)
+    assert set(params) == {"vqgan", "swap", "warp", "unet"} == set(config["model"])
+    assert config["faces"] == bundle.DRAWN and config["image_size"] == 128
+    assert sum(path.stat().st_size for path in demo.BUNDLE.iterdir()) < 15e6
+    assert (demo.BUNDLE.parents[1] / "docs" / "demo.gif").stat().st_size < 1.5e6
 
 
 def test_the_demo_draws_two_people_and_shows_them_beside_the_result(tmp_path, monkeypatch, capsys):

@@ -58,7 +58,12 @@ def side_by_side(path, clips, sound):
     frames = [np.hstack(row) for row in rows]
     write_video.write_video(path, frames, Fraction(25), samples, MARK)
     pictures = [Image.fromarray(frame) for frame in frames[::2]]
-    pictures = [picture.resize([3 * side // 4 for side in picture.size]) for picture in pictures]
+    pictures = [picture.resize([5 * side // 8 for side in picture.size]) for picture in pictures]
+    # One palette for all frames, with what is rare in it, such as lips.
+    some = Image.fromarray(np.vstack(pictures[::6]))
+    palette = some.quantize(256, method=Image.Quantize.MAXCOVERAGE)
+    dither = Image.Dither.FLOYDSTEINBERG
+    pictures = [picture.quantize(palette=palette, dither=dither) for picture in pictures]
     buffer = io.BytesIO()
     options = {"save_all": True, "append_images": pictures[1:], "duration": 80, "loop": 0}
     pictures[0].save(buffer, "GIF", comment=MARK["comment"], **options)

@@ -33,7 +33,7 @@ def test_the_demo_draws_two_people_and_shows_them_beside_the_result(tmp_path, mo
         with av.open(path) as file:
             assert "AI-generated" in file.metadata["comment"] and file.streams.audio
     with Image.open(tmp_path / "d" / "side_by_side.gif") as loop:
-        assert loop.n_frames == 3 and loop.size == (216, 72)
+        assert loop.n_frames == 3 and loop.size == (180, 60)
         assert b"AI-generated" in loop.info["comment"]
     result = next(read_video.read_frames(tmp_path / "d" / "result.mp4"))
     beside = next(read_video.read_frames(tmp_path / "d" / "side_by_side.mp4"))

@@ -155,8 +155,8 @@ def test_sync_code_loss_vanishes_at_the_truth(micro):
     stage, frozen, batch = loaded(micro("sync"))
     target, reference, _ = stage.frames(frozen, batch)
     truth = target[:, target.shape[1] // 2 :]
-    np.testing.assert_array_equal(stage.terms(frozen, batch, truth)[0], 0.0)
-    assert np.all(np.asarray(stage.terms(frozen, batch, truth + 0.1)[0]) > 0)
+    np.testing.assert_array_equal(stage.code(truth, truth), 0.0)
+    assert np.all(np.asarray(stage.code(truth + 0.1, truth)) > 0)
 
 
 def loaded(config):

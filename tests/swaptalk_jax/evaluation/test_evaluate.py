@@ -186,7 +186,7 @@ def test_the_report_stands_alone(evaluated, tmp_path):
 def test_command_line_writes_both_files(data, tmp_path, monkeypatch, capsys):
     class Flags:
         bundle, out, workdir, clip, require, batch_size = "b", str(tmp_path), None, None, True, 4
-        warp = quantize = "auto"
+        warp, quantize, perceptual = "auto", "auto", ""
 
     Flags.data = Flags.codes = str(data)
     monkeypatch.setattr(swaptalk, "SwapTalk", lambda *_: random_bundle.pipe())

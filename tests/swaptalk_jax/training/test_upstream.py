@@ -43,7 +43,8 @@ def test_flags_move_everything_and_reach_what_is_built_upstream(tmp_path):
     )
     c = found["config"]
     assert c["workdir"] == f"{root}/sync" and c["compile_cache"] == f"{root}/compiled"
-    assert c["frozen"] == {"vqgan": str(tmp_path / "mine"), "expert": f"{root}/expert"}
+    frozen = {"vqgan": str(tmp_path / "mine")} | {n: f"{root}/{n}" for n in ("expert", "swap")}
+    assert c["frozen"] == frozen
     needs = {line[0]: line[1:] for line in found["needs"]}
     carried = [
         *(f"--config.root={root}", f"--config.data.features={sound}", "--config.data.window=3")

@@ -4,6 +4,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 # XLA's new CPU kernels (YNN) are for sums alone: there they take half the time of its older ones,
 # but twice the time in a convolution's gradients (jax 0.10.2, two cores with AVX2 and AVX-512).
@@ -31,6 +32,18 @@ def compiler_options():
     except jax.errors.JaxRuntimeError:
         return {}
     return CPU_OPTIONS
+
+
+def in_batches(function, size, *arrays):
+    """function(*arrays) as one NumPy array [n ...], asked for `size` examples at a time.
+
+    arrays [n ...]. The last batch is filled with its own last example: one shape, one compilation.
+    """
+    results, count = [], len(arrays[0])
+    for first in range(0, count, size):
+        rows = np.minimum(np.arange(first, first + size), count - 1)
+        results.append(np.asarray(function(*(x[rows] for x in arrays)))[: count - first])
+    return np.concatenate(results)
 
 
 def compute_dtype(precision):

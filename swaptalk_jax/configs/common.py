@@ -7,7 +7,8 @@ Sizes are other numbers for the same code:
 - `small`: 128 px, for real clips on one GPU or, patiently, a CPU.
 - `live`: 256 px, 25 frames a second on 2 cores; on the embedded synthetic set. Builds what is
   missing upstream.
-- `demo`: 128 px on the embedded synthetic set, hours on 2 cores. Builds what is missing upstream.
+- `demo`: 128 px on the embedded synthetic set, an hour or two on 2 cores. Builds what is missing
+  upstream.
 - `tiny`: 64 px on the embedded synthetic set, minutes on 2 cores. Builds what is missing upstream.
 - `micro`: 32 px, seconds; for the tests, its pictures show nothing.
 

@@ -8,8 +8,8 @@ this one there. It can still be trained, and taken with --config.frozen.recognis
 
 Where the smaller sizes depart from the paper:
 - small, live, demo, tiny, micro: this recogniser stands for ArcFace.
-- small, live, demo, tiny, micro: four units or two, 24 channels or 8, embeddings of 128 or 16
-  numbers.
+- small, live, demo, tiny, micro: four units or two, 24, 16 (tiny) or 8 channels, embeddings of
+  128 or 16 numbers.
 - small, live, demo, tiny, micro: margin 0.3 and scale 24 for ArcFace's 0.5 and 64, as there are few
   people.
 - small, live, demo, tiny, micro: inputs of 64, 64, 64, 48 and 24 px for 112.

@@ -58,7 +58,7 @@ def get_config(size=""):
         # unseen people: 0.177 after 450 steps with it (Adam, lr 1e-3), 0.131 after 480 without
         # (Adam, lr 2e-3), both on an earlier VQGAN's codes.
         c.loss.sync = 0.0
-        # Without it, frames of a window need not stand side by side, where they are nearly alike.
+        # Only the expert needs all frames of a window. Neighbours are nearly alike.
         c.loss.frames = 3
         c.loss.mouth = 8.0  # of a third of the cells, which is what a viewer looks at
     if size in common.SYNTHETIC and size != "micro":

@@ -72,11 +72,7 @@ def infer(
     if not faces.any():
         raise MediaError(f"{target}: no face was found in its {len(points)} frames; give another")
     frames = min(len(points), frames_of_sound(len(samples), rate, fps))
-    if not frames:
-        raise MediaError(f"{sound}: its sound lasts less than one frame; give a longer one")
-    if frames < len(points):
-        report(f"the target has {len(points)} frames, the sound lasts for {frames} of them")
-
+    _check_length(frames, len(points), sound, report)
     rules = pipe.rules if rules is None else rules
     edited = edit(
         pipe,
@@ -148,6 +144,14 @@ def read_sound(
 def frames_of_sound(samples: int, rate: int, fps: Fraction) -> int:
     """Number of frames for which there is sound for at least half of the frame's time."""
     return int(Fraction(samples, rate) * fps + Fraction(1, 2))
+
+
+def _check_length(frames, known, sound, report):
+    """Refuses a sound of no frame; tells where it lasts for fewer than the target's `known`."""
+    if not frames:
+        raise MediaError(f"{sound}: its sound lasts less than one frame; give a longer one")
+    if frames < known:
+        report(f"the target has {known} frames, the sound lasts for {frames} of them")
 
 
 def _check_out(out, inputs):

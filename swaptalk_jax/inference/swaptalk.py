@@ -8,6 +8,7 @@ pictures = pipe.decode(spoken)                      # uint8 [1 s s 3]
 """
 
 import dataclasses
+import functools
 import os
 from typing import Any
 
@@ -158,13 +159,8 @@ class SwapTalk:
     def _run(self, function, *arrays):
         """function(params, *arrays), jitted, over batches of one size along the first axis."""
         jitted = self._jitted.setdefault(function.__name__, backend.jit(function))
-        results, count = [], len(arrays[0])
-        for first in range(0, count, self.batch_size):
-            # The last batch is filled with its own last example.
-            rows = np.minimum(np.arange(first, first + self.batch_size), count - 1)
-            result = jitted(self._params, *(array[rows] for array in arrays))
-            results.append(np.asarray(result)[: count - first])
-        return np.concatenate(results)
+        given = functools.partial(jitted, self._params)
+        return backend.in_batches(given, self.batch_size, *arrays)
 
     def _apply(self, name, params, *args, **kwargs):
         if name not in self._models:

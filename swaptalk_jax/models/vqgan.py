@@ -99,8 +99,8 @@ class VQGAN(nn.Module):
     Codebooks start uniform in +-1/codes, as in VQGAN: far too near to each other to stay in use,
     so training has to restart unused codes from encoder outputs.
 
-    width: channels at the first level. encoder_width: those of the encoder, 0: as many. Beside a
-        shortcut half as many give the same pictures.
+    width: channels at the first level. encoder_width: those of the encoder; 0: as many. With a
+        shortcut, half as many are enough.
     patch: the first convolution reads, and the last one writes, blocks of patch x patch pixels
         (space to depth). 1 in the paper; 2 spares a CPU the level of most pixels.
     shortcut: also a linear way from the pixels of a cell to z, and from a cell and its neighbours

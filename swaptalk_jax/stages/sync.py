@@ -70,7 +70,8 @@ class SyncStage(Stage):
     def swapped(self, nets, target, reference, count):
         """The same [b t h w d] and [b h w d], with swapped faces on codes in the first windows.
 
-        A swap keeps the lips that it is given, so it makes the truth of lips on swapped faces, too.
+        A swap keeps the lips that it is given. So swapped true frames are the truth of lips on
+        swapped faces. For one device: on several, a few windows have to be shared out anew.
         """
         given = jnp.concatenate([target, reference[:, None]], axis=1)[:count]
         source = jnp.broadcast_to(jnp.roll(reference, -1, 0)[:count, None], given.shape)

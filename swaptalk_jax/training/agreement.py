@@ -122,14 +122,15 @@ def _halvings(model):
         yield "warp", model.warp.depth
 
 
+FROM_ZERO = {"attention_levels", "box", "groups", "encoder_width", "reach"}  # fields; else from 1
+
+
 def _wrong_networks(model):
     """(field, what is wrong with it) of networks that contradict themselves."""
     for name, network in model.items():
         for field, value in network.items():
             values = value if isinstance(value, (tuple, list)) else (value,)
-            least = (
-                0 if field in ("attention_levels", "box", "groups", "encoder_width", "reach") else 1
-            )
+            least = 0 if field in FROM_ZERO else 1
             if any(type(v) is int and v < least for v in values):
                 yield f"{name}.{field}", f"{value} must be at least {least}"
     if "unet" in model:

@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from swaptalk_jax.evaluation.metrics.head import head_mask
+from swaptalk_jax.evaluation.metrics.head import head_hull
 
 
 def background_hue(images, results, landmarks):
@@ -14,7 +14,7 @@ def background_hue(images, results, landmarks):
     """
     found = []
     for image, result, points in zip(images, results, landmarks, strict=True):
-        background = ~head_mask(points, image.shape[0])
+        background = ~head_hull(points, image.shape[0])
         if background.any():
             apart = _chroma(image)[background] - _chroma(result)[background]
             found.append(np.linalg.norm(apart, axis=1).mean(dtype=np.float64))

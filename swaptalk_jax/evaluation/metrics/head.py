@@ -8,12 +8,12 @@ import numpy as np
 WIDER, HIGHER = 1.25, 2.4
 
 
-def face_mask(landmarks, size):
+def face_hull(landmarks, size):
     """Pixels within the convex hull of landmarks [68 2], in pixels: bool [size size]."""
     return _hull(np.asarray(landmarks, np.float64), size)
 
 
-def head_mask(landmarks, size):
+def head_hull(landmarks, size):
     """Pixels of the head and its hair: bool [size size]; landmarks [68 2] in pixels.
 
     The hull of the landmarks, stretched about the centre of their box: by WIDER to the sides and
@@ -28,7 +28,7 @@ def head_mask(landmarks, size):
 
 def face_error(images, results, landmarks):
     """Mean squared error [n] of uint8 [n s s 3] pairs over the face of landmarks [n 68 2]."""
-    masks = [face_mask(points, images.shape[1]) for points in landmarks]
+    masks = [face_hull(points, images.shape[1]) for points in landmarks]
     return np.array(
         [
             np.square(a[mask].astype(np.float32) - b[mask]).mean()

@@ -35,8 +35,8 @@ def sync(pipe, validation):
             "_floor": target,
         }
         images = {name: pipe.decode(z) for name, z in results.items()}
-        for name in images:
-            tally.add({f"sync/mouth_error{name}": box_error(truth, images[name], boxes)})
+        off = {name: box_error(truth, images[name], boxes) for name in images}
+        tally.add({f"sync/mouth_error{name}": off[name] for name in off})
         for name, seen in (images | {"_truth": truth}).items():
             levels.add(
                 {
@@ -44,9 +44,8 @@ def sync(pipe, validation):
                     f"sync/flicker{name}": flicker(seen, boxes, length),
                 }
             )
-        error = box_error(truth, images[""], boxes)
         for k, window in enumerate(windows):
-            errors[window["clip"]].append(error[k * length : (k + 1) * length].mean())
+            errors[window["clip"]].append(off[""][k * length : (k + 1) * length].mean())
         for name, z, sound in (
             ("sync/in_sync", results[""], said),
             ("sync/in_sync_truth", target, said),

@@ -1,5 +1,7 @@
 """How different pictures look to a perceptual network: LPIPS (Zhang et al. 2018) and its kin."""
 
+import functools
+
 import jax.numpy as jnp
 import numpy as np
 
@@ -13,16 +15,16 @@ from swaptalk_jax.weights.finished import FinishedNetwork
 class Perceptual:
     """The perceptual network of a folder, e.g. of `swaptalk_jax.pretrained fetch stlpips`."""
 
-    def __init__(self, folder):
-        network = FinishedNetwork(folder, "perceptual", jnp.float32)
-        self._params = network.params()
-        self._distance = backend.jit(
+    def __init__(self, folder, batch_size=16):
+        network, self._batch_size = FinishedNetwork(folder, "perceptual", jnp.float32), batch_size
+        distance = backend.jit(
             lambda params, a, b: network.apply(params, to_float(a), to_float(b), method="distance")
         )
+        self._distance = functools.partial(distance, network.params())
 
     def __call__(self, images, results):
-        """Distances float32 [n] of uint8 pairs [n h w 3] of one n; 0 for equal pictures."""
-        return np.asarray(self._distance(self._params, images, results))
+        """Distances float32 [n] of uint8 pairs [n h w 3]; 0 for equal pictures."""
+        return backend.in_batches(self._distance, self._batch_size, images, results)
 
 
 def lpips(pipe, validation):
@@ -37,21 +39,11 @@ def lpips(pipe, validation):
         images, _ = validation.images(rows)
         codes = [clip["codes"][at] for clip, at in map(validation.place, rows)]
         results = pipe.decode(pipe.lookup(np.stack(codes)))
-        tally.add({"vqgan/lpips": _some(look, n, images, results)})
+        tally.add({"vqgan/lpips": look(images, results)})
     for rows in chunks(spread(len(validation.triples), PERCEIVED), n):
         batch, truth = validation.swapped(rows)
         target, _ = validation.images(batch["target_frame"])
         z = pipe.swap(*(pipe.lookup(batch[k]) for k in ("source", "target")))
-        tally.add(
-            {
-                "swap/lpips": _some(look, n, truth, pipe.decode(z)),
-                "swap/lpips_unchanged": _some(look, n, truth, target),
-            }
-        )
+        looks = look(truth, pipe.decode(z))
+        tally.add({"swap/lpips": looks, "swap/lpips_unchanged": look(truth, target)})
     return tally.means(), tally.counts(), {}
-
-
-def _some(look, size, images, results):
-    """look(images, results) with the last pair repeated up to `size`: one compilation."""
-    rows = np.minimum(np.arange(size), len(images) - 1)
-    return look(images[rows], results[rows])[: len(images)]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from swaptalk_jax.evaluation.metrics.colour import background_hue
-from swaptalk_jax.evaluation.metrics.head import face_error, face_mask, head_mask
+from swaptalk_jax.evaluation.metrics.head import face_error, face_hull, head_hull
 
 SIZE = 64
 # A square face of 20 px: 68 landmarks, of which the corners count.
@@ -13,16 +13,16 @@ RED = np.hypot(80.09, 67.20)  # (a, b) of sRGB's red; grey has (0, 0)
 
 
 def test_the_head_reaches_above_the_brows():
-    rows, columns = np.nonzero(head_mask(SQUARE, SIZE))
+    rows, columns = np.nonzero(head_hull(SQUARE, SIZE))
     # Middle (32, 46): 10 px away are 12.5 to the sides and down, 24 up.
     assert (rows.min(), rows.max()) == (22, 58) and (columns.min(), columns.max()) == (20, 44)
-    assert face_mask(SQUARE, SIZE).sum() == 21 * 21
+    assert face_hull(SQUARE, SIZE).sum() == 21 * 21
 
 
 @pytest.mark.parametrize("where, wanted", [("head", 0.0), ("background", RED)])
 def test_a_tint_counts_in_the_background_alone(where, wanted):
     image = np.full((SIZE, SIZE, 3), 119, np.uint8)
-    result, head = image.copy(), head_mask(SQUARE, SIZE)
+    result, head = image.copy(), head_hull(SQUARE, SIZE)
     result[head if where == "head" else ~head] = [255, 0, 0]
     found = background_hue(image[None], result[None], [SQUARE])
     assert found == pytest.approx([wanted], abs=0.1)
@@ -41,5 +41,5 @@ def test_a_head_that_fills_the_picture_is_left_out():
 def test_the_error_of_a_face_is_that_of_its_pixels():
     images = np.zeros((1, SIZE, SIZE, 3), np.uint8)
     results = np.full_like(images, 200)
-    results[0, face_mask(SQUARE, SIZE)] = 3
+    results[0, face_hull(SQUARE, SIZE)] = 3
     assert face_error(images, results, [SQUARE]) == pytest.approx([9])
